@@ -1,1 +1,36 @@
-//! See docs/architecture.md.
+//! From an uploaded photo to what the encoder sees of a face: decoding, detection, crops, recognition, quality.
+//!
+//! The path of a photo: [`decode`] → [`Detector::detect`] → [`choose`] → [`assess`], then [`clip_input`] with
+//! [`pixel_values`] for CLIP, and [`arcface_input`] with [`Recognizer::embed`] for ArcFace. A photo that is not good enough
+//! ends in a [`Rejection`]; a model that does not work ends in a [`FaceError`].
+//!
+//! The crops are HyperLoRA's preprocessing, to the pixel. Nothing here keeps a photo, a landmark or an embedding in an
+//! error or in a `Debug` text.
+
+mod arcface;
+mod blur;
+mod clip;
+mod decode;
+mod detect;
+mod error;
+mod face;
+mod format;
+mod geometry;
+mod mask;
+mod quality;
+mod recognizer;
+mod resample;
+mod template;
+
+#[cfg(test)]
+mod golden;
+
+pub use arcface::{ARCFACE_SIDE, arcface_input};
+pub use clip::{ClipInput, ClipOptions, clip_input, pixel_values};
+pub use decode::decode;
+pub use detect::Detector;
+pub use error::{Excess, FaceError, Limits, Rejection};
+pub use face::{Face, FaceChoice, LandmarkSource, Landmarks, choose};
+pub use geometry::CropRect;
+pub use quality::{QualityReport, assess};
+pub use recognizer::Recognizer;

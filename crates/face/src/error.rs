@@ -1,0 +1,202 @@
+//! What a photo may weigh and show, and the two kinds of "no": a refused photo and a broken model.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// Bounds that a photo has to keep. All are checked before the work that they guard.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Limits {
+    /// Largest file, in bytes.
+    pub max_bytes: u64,
+    /// Largest picture, in pixels, by the header and before any pixel is decoded.
+    pub max_pixels: u64,
+    /// Longest side, in pixels.
+    pub max_side: u32,
+    /// Smallest face: the shorter side of the detector's box, in pixels of the photo.
+    pub min_face: u32,
+    /// Least sharpness, as [`QualityReport::sharpness`](crate::QualityReport::sharpness) measures it.
+    pub min_sharpness: f32,
+    /// Least brightness, as [`QualityReport::brightness`](crate::QualityReport::brightness) measures it (0 to 255).
+    pub min_brightness: f32,
+}
+
+impl Default for Limits {
+    /// Room for any phone's camera, and the quality below which an identity is not worth enrolling.
+    fn default() -> Self {
+        Self {
+            // A 50-megapixel JPEG at top quality has about 25 MB.
+            max_bytes: 32 << 20,
+            // 8192 × 6144, the largest common phone sensor: 151 MB once decoded.
+            max_pixels: 8192 * 6144,
+            // Panoramas are longer, but no portrait is; also WebP's own bound.
+            max_side: 16_383,
+            // The recogniser sees 112 px across the face and CLIP 224: below 64 more than half of that is invented.
+            min_face: 64,
+            // Between the fixture's face (0.42) and the same blurred by 3 % of its width (0.04).
+            min_sharpness: 0.08,
+            // Of 255: less light than this and the sensor's noise outweighs the features.
+            min_brightness: 48.0,
+        }
+    }
+}
+
+/// Why a photo was refused. It refuses this photo only; the numbers inside say what was found and what was expected.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Rejection {
+    /// No picture, or a damaged or truncated one.
+    NotAnImage,
+    /// A picture or film in a format that is recognised but not read.
+    UnsupportedFormat {
+        /// What it is and what to do about it.
+        hint: &'static str,
+    },
+    /// More bytes or pixels than [`Limits`] allow.
+    TooLarge(Excess),
+    /// The detector saw no face.
+    NoFace,
+    /// Several faces of comparable size, and nobody said which.
+    SeveralFaces {
+        /// Number of faces that count.
+        found: usize,
+    },
+    /// The face is smaller than [`Limits::min_face`].
+    FaceTooSmall {
+        /// Shorter side of the face's box in pixels.
+        found: u32,
+        /// The limit.
+        least: u32,
+    },
+    /// The face is less sharp than [`Limits::min_sharpness`].
+    TooBlurry {
+        /// Measured sharpness.
+        found: f32,
+        /// The limit.
+        least: f32,
+    },
+    /// The face is darker than [`Limits::min_brightness`].
+    TooDark {
+        /// Measured brightness, 0 to 255.
+        found: f32,
+        /// The limit.
+        least: f32,
+    },
+}
+
+/// Which bound of [`Limits`] a photo exceeds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Excess {
+    /// The file's size in bytes: found, allowed.
+    Bytes(u64, u64),
+    /// The picture's number of pixels: found, allowed.
+    Pixels(u64, u64),
+    /// The picture's longer side in pixels: found, allowed.
+    Side(u32, u32),
+}
+
+impl fmt::Display for Excess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bytes(found, most) => {
+                write!(f, "the file has {found} bytes, at most {most} are read")
+            }
+            Self::Pixels(found, most) => {
+                write!(f, "the picture has {found} pixels, at most {most} are read")
+            }
+            Self::Side(found, most) => {
+                write!(
+                    f,
+                    "the picture's longer side has {found} pixels, at most {most} are read"
+                )
+            }
+        }
+    }
+}
+
+impl Rejection {
+    /// The reason as API and database spell it.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::NotAnImage => "NOT_AN_IMAGE",
+            Self::UnsupportedFormat { .. } => "UNSUPPORTED_FORMAT",
+            Self::TooLarge(_) => "TOO_LARGE",
+            Self::NoFace => "NO_FACE",
+            Self::SeveralFaces { .. } => "SEVERAL_FACES",
+            Self::FaceTooSmall { .. } => "FACE_TOO_SMALL",
+            Self::TooBlurry { .. } => "TOO_BLURRY",
+            Self::TooDark { .. } => "TOO_DARK",
+        }
+    }
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotAnImage => f.write_str(
+                "this is no picture, or a damaged or incomplete one; send a whole JPEG, PNG or WebP file",
+            ),
+            Self::UnsupportedFormat { hint } => f.write_str(hint),
+            Self::TooLarge(excess) => write!(f, "{excess}; send a smaller copy"),
+            Self::NoFace => f.write_str(
+                "no face was found; send a photo with one face that looks towards the camera, upright and unobstructed",
+            ),
+            Self::SeveralFaces { found } => write!(
+                f,
+                "{found} faces were found, expected one; crop the photo, or ask for the largest face"
+            ),
+            Self::FaceTooSmall { found, least } => write!(
+                f,
+                "the face is {found} pixels wide, at least {least} are needed; send a closer or larger photo"
+            ),
+            Self::TooBlurry { found, least } => write!(
+                f,
+                "the face's sharpness is {found:.3}, at least {least:.3} is needed; send a sharper photo"
+            ),
+            Self::TooDark { found, least } => write!(
+                f,
+                "the face's brightness is {found:.0} of 255, at least {least:.0} is needed; send a photo in more light"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for Rejection {}
+
+/// A model or an argument that cannot work, whatever the photo.
+#[derive(Debug, thiserror::Error)]
+pub enum FaceError {
+    /// A model file could not be read or is no ONNX model.
+    #[error("cannot load {path} as an ONNX model: {reason}; check that the file is complete")]
+    Load {
+        /// The file.
+        path: PathBuf,
+        /// What the reader said.
+        reason: String,
+    },
+    /// A model file is an ONNX model, but another one.
+    #[error("{path} is not a face recogniser: expected {expected}, found {found}")]
+    Contract {
+        /// The file.
+        path: PathBuf,
+        /// The file contract.
+        expected: &'static str,
+        /// What the file has.
+        found: String,
+    },
+    /// The model ran and failed.
+    #[error("the face recogniser failed: {0}")]
+    Run(String),
+    /// An input has the wrong size.
+    #[error("expected an aligned face of 112x112 pixels, found {width}x{height}")]
+    AlignedSize {
+        /// Width found.
+        width: u32,
+        /// Height found.
+        height: u32,
+    },
+    /// Landmarks that no face can have.
+    #[error("unusable landmarks: {0}")]
+    Landmarks(&'static str),
+    /// The built-in detector's model is damaged.
+    #[error("the built-in detector's model cannot be read: {0}")]
+    BuiltinModel(String),
+}

@@ -1,0 +1,168 @@
+//! A detected face, and which of several is meant.
+
+use std::fmt;
+
+use image::RgbImage;
+use serde::Serialize;
+
+use crate::error::{FaceError, Rejection};
+use crate::geometry::extent;
+
+/// The 106 landmarks in the order of the InsightFace `2d106` layout, pixels of the photo.
+pub type Landmarks = [[f32; 2]; 106];
+
+/// Where landmarks come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum LandmarkSource {
+    /// A canonical face, placed in the detector's box.
+    Template,
+    /// Measured in this photo.
+    Predicted,
+}
+
+/// One face in a photo. Coordinates are pixels of the upright photo, y downwards.
+#[derive(Clone, PartialEq)]
+pub struct Face {
+    /// The detector's box: left, top, right, bottom.
+    pub bbox: [f32; 4],
+    /// The detector's score; comparable only between faces of one detector.
+    pub score: f32,
+    /// 106 landmarks: the crops for CLIP come from these.
+    pub landmarks: Landmarks,
+    /// Eyes, nose tip, corners of the mouth; left of the picture first. The alignment for ArcFace comes from these.
+    pub keypoints: [[f32; 2]; 5],
+    /// Where landmarks and key points come from.
+    pub landmark_source: LandmarkSource,
+}
+
+/// The landmarks that stand for the five key points: pupils, nose tip, corners of the mouth.
+const KEYPOINT_INDICES: [usize; 5] = [38, 88, 86, 52, 61];
+
+impl Face {
+    /// A face from landmarks that were measured elsewhere, for `image`. Its box is the landmarks' extent, its score 1.
+    ///
+    /// # Errors
+    /// [`FaceError::Landmarks`] if a point is not finite or lies further outside the image than a tenth of its longer
+    /// side, or if the points span less than two pixels.
+    pub fn from_landmarks(landmarks: Landmarks, image: &RgbImage) -> Result<Self, FaceError> {
+        let (w, h) = (image.width() as f32, image.height() as f32);
+        let slack = 0.1 * w.max(h);
+        let inside = |v: f32, side: f32| (-slack..=side + slack).contains(&v);
+        if !landmarks
+            .iter()
+            .all(|[x, y]| inside(*x, w) && inside(*y, h))
+        {
+            return Err(FaceError::Landmarks("a point lies outside the picture"));
+        }
+        let (low, high) = extent(&landmarks);
+        if (high[0] - low[0]).max(high[1] - low[1]) < 2.0 {
+            return Err(FaceError::Landmarks("the points span less than two pixels"));
+        }
+        Ok(Self {
+            bbox: [low[0], low[1], high[0], high[1]],
+            score: 1.0,
+            keypoints: KEYPOINT_INDICES.map(|i| landmarks[i]),
+            landmarks,
+            landmark_source: LandmarkSource::Predicted,
+        })
+    }
+
+    /// The shorter side of the box, in pixels.
+    pub fn size(&self) -> f32 {
+        let [left, top, right, bottom] = self.bbox;
+        (right - left).min(bottom - top)
+    }
+}
+
+impl fmt::Debug for Face {
+    /// Leaves out the landmarks, which are somebody's features.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Face")
+            .field("size", &self.size())
+            .field("score", &self.score)
+            .field("landmark_source", &self.landmark_source)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Which face of a photo is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FaceChoice {
+    /// The only one; several are an error.
+    #[default]
+    Only,
+    /// The largest.
+    Largest,
+}
+
+/// A face counts beside the largest one only from this share of its size on.
+const COUNTS_FROM: f32 = 0.25;
+
+/// Picks the face that is meant.
+///
+/// The largest one is meant; with [`FaceChoice::Only`] there must be no other that counts. A face smaller than a quarter
+/// of the largest does not count: it is a passer-by, a poster or a detector's mistake in the background, and nobody who
+/// uploads such a photo means it.
+///
+/// # Errors
+/// [`Rejection::NoFace`], [`Rejection::SeveralFaces`].
+pub fn choose(faces: &[Face], choice: FaceChoice) -> Result<Face, Rejection> {
+    let largest = faces
+        .iter()
+        .max_by(|a, b| a.size().total_cmp(&b.size()))
+        .ok_or(Rejection::NoFace)?;
+    let found = faces
+        .iter()
+        .filter(|f| f.size() >= COUNTS_FROM * largest.size())
+        .count();
+    if choice == FaceChoice::Only && found > 1 {
+        return Err(Rejection::SeveralFaces { found });
+    }
+    Ok(largest.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::template;
+
+    fn face(size: f32) -> Face {
+        template::place([0.0, 0.0, size, size], 1.0)
+    }
+
+    #[test]
+    fn small_faces_in_the_background_do_not_count() {
+        let chosen = choose(&[face(20.0), face(100.0)], FaceChoice::Only);
+        assert!(chosen.is_ok_and(|f| f.size() > 99.0));
+    }
+
+    #[test]
+    fn two_comparable_faces_need_a_choice() {
+        let faces = [face(60.0), face(100.0), face(10.0)];
+        assert_eq!(
+            choose(&faces, FaceChoice::Only),
+            Err(Rejection::SeveralFaces { found: 2 })
+        );
+        assert!(choose(&faces, FaceChoice::Largest).is_ok_and(|f| f.size() > 99.0));
+    }
+
+    #[test]
+    fn no_face_is_an_error_whatever_the_choice() {
+        assert_eq!(choose(&[], FaceChoice::Only), Err(Rejection::NoFace));
+        assert_eq!(choose(&[], FaceChoice::Largest), Err(Rejection::NoFace));
+    }
+
+    #[test]
+    fn impossible_landmarks_are_refused() {
+        let image = RgbImage::new(100, 50);
+        let good = face(50.0).landmarks;
+        assert!(Face::from_landmarks(good, &image).is_ok());
+        for (bad, i) in [(f32::NAN, 0), (f32::INFINITY, 105), (-1e9, 3), (1e9, 50)] {
+            let mut landmarks = good;
+            landmarks[i][0] = bad;
+            assert!(Face::from_landmarks(landmarks, &image).is_err());
+        }
+        assert!(Face::from_landmarks([[7.0, 7.0]; 106], &image).is_err());
+    }
+}

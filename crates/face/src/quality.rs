@@ -1,0 +1,133 @@
+//! How good a photo of a face is, and whether it is good enough.
+
+use image::{GrayImage, RgbImage};
+use serde::Serialize;
+
+use crate::clip::to_grey;
+use crate::error::{Limits, Rejection};
+use crate::face::{Face, LandmarkSource};
+use crate::geometry::CropRect;
+use crate::resample::bicubic;
+
+/// What was measured in an accepted photo.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct QualityReport {
+    /// Shorter side of the face's box, in pixels.
+    pub face_size: u32,
+    /// The detector's score.
+    pub detector_score: f32,
+    /// Detail in the face: variance of the Laplacian over the variance of the luma, with the face scaled to 64 pixels. A
+    /// ratio, so that neither light nor skin colour counts; at one size, so that pixels do not count twice.
+    pub sharpness: f32,
+    /// The luma (0 to 255) that a tenth of the face exceeds. Not the mean: a dark skin in good light is no dark photo.
+    pub brightness: f32,
+    /// Share of the face that is blown out (luma 250 and above).
+    pub overexposed: f32,
+    /// Where the landmarks come from.
+    pub landmarks: LandmarkSource,
+    /// Number of faces that the detector saw, small ones in the background included.
+    pub faces_found: usize,
+    /// The photo's width in pixels, upright.
+    pub image_width: u32,
+    /// The photo's height in pixels, upright.
+    pub image_height: u32,
+}
+
+/// Side to which a face is scaled for measuring: the least that [`Limits`] accept by default.
+const MEASURING_SIDE: u32 = 64;
+
+/// Measures the face and compares it with the limits.
+///
+/// # Errors
+/// [`Rejection::FaceTooSmall`], [`Rejection::TooDark`] or [`Rejection::TooBlurry`], in this order: a dark photo is often
+/// blurred because it is dark.
+pub fn assess(
+    image: &RgbImage,
+    face: &Face,
+    faces_found: usize,
+    limits: &Limits,
+) -> Result<QualityReport, Rejection> {
+    let report = measure(image, face, faces_found);
+    if report.face_size < limits.min_face {
+        return Err(Rejection::FaceTooSmall {
+            found: report.face_size,
+            least: limits.min_face,
+        });
+    }
+    if report.brightness < limits.min_brightness {
+        return Err(Rejection::TooDark {
+            found: report.brightness,
+            least: limits.min_brightness,
+        });
+    }
+    if report.sharpness < limits.min_sharpness {
+        return Err(Rejection::TooBlurry {
+            found: report.sharpness,
+            least: limits.min_sharpness,
+        });
+    }
+    Ok(report)
+}
+
+fn measure(image: &RgbImage, face: &Face, faces_found: usize) -> QualityReport {
+    let grey = measured_face(image, face);
+    let mut levels: Vec<u8> = grey.as_raw().clone();
+    levels.sort_unstable();
+    let blown_out = levels.iter().filter(|l| **l >= 250).count();
+    QualityReport {
+        face_size: face.size().round() as u32,
+        detector_score: face.score,
+        sharpness: sharpness(&grey),
+        brightness: f32::from(levels.get(levels.len() * 9 / 10).copied().unwrap_or(0)),
+        overexposed: blown_out as f32 / levels.len().max(1) as f32,
+        landmarks: face.landmark_source,
+        faces_found,
+        image_width: image.width(),
+        image_height: image.height(),
+    }
+}
+
+/// The luma of the part of the face's box that lies in the photo, at the measuring side.
+fn measured_face(image: &RgbImage, face: &Face) -> GrayImage {
+    let [left, top, right, bottom] = face.bbox;
+    let inside = |v: f32, side: u32| (v.round() as i32).clamp(0, side as i32);
+    let rect = CropRect {
+        left: inside(left, image.width()),
+        top: inside(top, image.height()),
+        right: inside(right, image.width()),
+        bottom: inside(bottom, image.height()),
+    };
+    if rect.width() == 0 || rect.height() == 0 {
+        return GrayImage::new(MEASURING_SIDE, MEASURING_SIDE);
+    }
+    bicubic(&to_grey(&rect.of(image)), MEASURING_SIDE, MEASURING_SIDE)
+}
+
+fn sharpness(grey: &GrayImage) -> f32 {
+    let at = |x: u32, y: u32| f32::from(grey.get_pixel(x, y).0[0]);
+    let inner = |side: u32| 1..side.saturating_sub(1);
+    let laplacian = inner(grey.height()).flat_map(|y| {
+        inner(grey.width()).map(move |x| {
+            at(x - 1, y) + at(x + 1, y) + at(x, y - 1) + at(x, y + 1) - 4.0 * at(x, y)
+        })
+    });
+    let detail = variance(laplacian);
+    let contrast = variance(grey.as_raw().iter().map(|l| f32::from(*l)));
+    if contrast > 0.0 {
+        detail / contrast
+    } else {
+        0.0
+    }
+}
+
+fn variance(values: impl Iterator<Item = f32>) -> f32 {
+    let (n, sum, squares) = values.fold((0.0_f64, 0.0, 0.0), |(n, sum, squares), v| {
+        let v = f64::from(v);
+        (n + 1.0, sum + v, squares + v * v)
+    });
+    if n == 0.0 {
+        0.0
+    } else {
+        (squares / n - (sum / n) * (sum / n)).max(0.0) as f32
+    }
+}
