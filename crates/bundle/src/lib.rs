@@ -1,1 +1,21 @@
-//! See docs/architecture.md.
+//! Bundles: one versioned set of model files with a manifest, `bundle.toml`.
+//!
+//! [`Bundle::open`] reads the manifest; accessors hand out the parts' paths and say which section is
+//! missing. Digests name a bundle and its encoder, [`Bundle::verify`] compares files with their hashes,
+//! and [`pocket::make`] writes a tiny bundle of random weights in the real formats. Nothing here loads
+//! a model: at most a file's header is read.
+
+mod digest;
+mod error;
+mod manifest;
+mod open;
+pub mod pocket;
+mod verify;
+
+pub use digest::PREPROCESSING_VERSION;
+pub use error::Error;
+pub use manifest::{
+    About, Builtin, Defaults, Face, HyperLora, MANIFEST, Manifest, Name, Part, RelPath, Sha256,
+};
+pub use open::{Bundle, Detector, FacePart, HyperLoraPart, SdxlModel};
+pub use verify::{Changed, Progress, Verification};

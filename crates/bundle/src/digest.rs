@@ -1,0 +1,154 @@
+//! Digests: what exactly a bundle is, and what exactly its encoder is.
+//!
+//! Both are formed from the hashes that the manifest lists, so that they cost nothing; that the files
+//! have those hashes is for [`Bundle::verify`] to say.
+
+use std::collections::BTreeSet;
+
+use sha2::Digest;
+
+use crate::error::Error;
+use crate::manifest::{Builtin, RelPath, Sha256};
+use crate::open::Bundle;
+
+/// Version of the way from a photo to the encoder's two inputs. Raise it with every change that alters
+/// them: stored coefficients then belong to another encoder.
+pub const PREPROCESSING_VERSION: u32 = 1;
+
+/// The files of a HyperLoRA release that decide its coefficients. The list of modules is one of them
+/// because its order says which tokens belong to which matrix. The basis is not: the same basis in
+/// another number type takes the same coefficients, and a basis that was trained anew comes with a
+/// resampler that was.
+const HYPERLORA_FILES: [&str; 3] = [
+    "hyper_lora_modules.json",
+    "resampler.safetensors",
+    "id_projector.safetensors",
+];
+const HYPERLORA_OPTIONAL: &str = "base_resampler.safetensors";
+/// The files of a transformers folder that decide what a vision model computes, weights aside.
+const CLIP_CONFIGS: [&str; 2] = ["config.json", "preprocessor_config.json"];
+
+impl Bundle {
+    /// The bundle's digest in lower-case hexadecimal: sha-256 over name, version and the sorted
+    /// `[files]`.
+    pub fn digest(&self) -> String {
+        let mut hash = sha2::Sha256::new();
+        hash.update(format!(
+            "likeness bundle 1\n{}\n{}\n",
+            self.name(),
+            self.version()
+        ));
+        for (path, file) in &self.manifest().files {
+            hash.update(line(path.as_str(), file));
+        }
+        hex::encode(hash.finalize())
+    }
+
+    /// The encoder's digest in lower-case hexadecimal: sha-256 over everything that coefficients depend
+    /// on. That is the HyperLoRA resampler, projector and list of modules, the CLIP vision model, the
+    /// face models and [`PREPROCESSING_VERSION`], by content and part: where in the bundle a file lies
+    /// does not matter.
+    ///
+    /// # Errors
+    /// [`Error::MissingSection`] without one of these parts; [`Error::NotListed`] when `[files]` lacks
+    /// one of their files.
+    pub fn encoder_digest(&self) -> Result<String, Error> {
+        let mut lines = vec![format!("preprocessing {PREPROCESSING_VERSION}\n")];
+        self.hyperlora_lines(&mut lines)?;
+        self.clip_lines(&mut lines)?;
+        self.face_lines(&mut lines)?;
+        let mut hash = sha2::Sha256::new();
+        hash.update(b"likeness encoder 1\n");
+        lines.iter().for_each(|line| hash.update(line));
+        Ok(hex::encode(hash.finalize()))
+    }
+
+    fn hyperlora_lines(&self, lines: &mut Vec<String>) -> Result<(), Error> {
+        let missing = || self.missing("[hyperlora]");
+        let part = self.manifest().hyperlora.as_ref().ok_or_else(missing)?;
+        lines.push(format!("hyperlora dim_head {}\n", part.dim_head));
+        for file in HYPERLORA_FILES {
+            let hash = self.hash_of(&part.path.join(file))?;
+            lines.push(line(&format!("hyperlora {file}"), hash));
+        }
+        if let Ok(hash) = self.hash_of(&part.path.join(HYPERLORA_OPTIONAL)) {
+            lines.push(line(&format!("hyperlora {HYPERLORA_OPTIONAL}"), hash));
+        }
+        Ok(())
+    }
+
+    /// Configurations and weights, whatever else the folder holds.
+    fn clip_lines(&self, lines: &mut Vec<String>) -> Result<(), Error> {
+        let missing = || self.missing("[clip_vision]");
+        let folder = &self
+            .manifest()
+            .clip_vision
+            .as_ref()
+            .ok_or_else(missing)?
+            .path;
+        for file in CLIP_CONFIGS {
+            lines.push(line(
+                &format!("clip {file}"),
+                self.hash_of(&folder.join(file))?,
+            ));
+        }
+        let prefix = folder.join("");
+        let below = |path: &RelPath| path.as_str().strip_prefix(&prefix).map(str::to_owned);
+        let weights: BTreeSet<String> = self
+            .manifest()
+            .files
+            .keys()
+            .filter_map(below)
+            .filter(|file| file.ends_with(".safetensors") && !file.contains('/'))
+            .collect();
+        if weights.is_empty() {
+            return Err(Error::NotListed {
+                path: folder.join("model.safetensors"),
+            });
+        }
+        for file in weights {
+            lines.push(line(
+                &format!("clip {file}"),
+                self.hash_of(&folder.join(&file))?,
+            ));
+        }
+        Ok(())
+    }
+
+    fn face_lines(&self, lines: &mut Vec<String>) -> Result<(), Error> {
+        self.face()?;
+        let face = self.manifest().face.clone().unwrap_or_default();
+        if face.builtin == Some(Builtin::Frontal) {
+            lines.push("face detector builtin frontal\n".to_owned());
+        }
+        let models = [
+            ("detector", face.detector),
+            ("landmarks", face.landmarks),
+            ("recognizer", face.recognizer),
+        ];
+        for (role, path) in models {
+            if let Some(path) = path {
+                lines.push(line(&format!("face {role}"), self.hash_of(path.as_str())?));
+            }
+        }
+        Ok(())
+    }
+
+    fn hash_of(&self, path: &str) -> Result<&Sha256, Error> {
+        let listed = self
+            .manifest()
+            .files
+            .iter()
+            .find(|(file, _)| file.as_str() == path);
+        listed
+            .map(|(_, hash)| hash)
+            .ok_or_else(|| Error::NotListed {
+                path: path.to_owned(),
+            })
+    }
+}
+
+/// Neither part can hold a line break, so that no two lists give the same text.
+fn line(what: &str, hash: &Sha256) -> String {
+    format!("{what} {hash}\n")
+}

@@ -1,0 +1,205 @@
+//! An opened bundle: a directory, its manifest, and typed access to its parts.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::error::Error;
+use crate::manifest::{Builtin, Defaults, Face, MANIFEST, Manifest};
+
+/// A bundle on disk whose manifest has been read. Its files are not touched until they are asked for.
+#[derive(Debug, Clone)]
+pub struct Bundle {
+    dir: PathBuf,
+    manifest: Manifest,
+}
+
+/// One SDXL model of a bundle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SdxlModel {
+    /// A diffusers folder.
+    Folder(PathBuf),
+    /// One checkpoint file in ComfyUI's names.
+    SingleFile(PathBuf),
+}
+
+/// Where the HyperLoRA release lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HyperLoraPart {
+    /// Folder in the released layout.
+    pub dir: PathBuf,
+    /// Width of one attention head of the resampler.
+    pub dim_head: usize,
+}
+
+/// Which detector finds faces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Detector {
+    /// An SCRFD ONNX file.
+    Onnx(PathBuf),
+    /// The frontal detector that the program carries.
+    Frontal,
+}
+
+/// The face models of a bundle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FacePart {
+    /// Finds faces.
+    pub detector: Detector,
+    /// 106-point landmark ONNX file; without it a template stands in.
+    pub landmarks: Option<PathBuf>,
+    /// ArcFace-shaped ONNX file: [1,3,112,112] → [1,512].
+    pub recognizer: PathBuf,
+}
+
+impl Bundle {
+    /// Opens the bundle in `dir`: reads and checks its manifest.
+    ///
+    /// # Errors
+    /// [`Error::NotABundle`] without a manifest, [`Error::Manifest`] for a wrong one, [`Error::Io`].
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self, Error> {
+        let dir = dir.as_ref().to_path_buf();
+        let path = dir.join(MANIFEST);
+        let text = match fs::read_to_string(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return Err(Error::NotABundle { path: dir });
+            }
+            other => other.map_err(Error::io("read", &path))?,
+        };
+        let manifest =
+            Manifest::parse(&text).map_err(|message| Error::Manifest { path, message })?;
+        Ok(Self { dir, manifest })
+    }
+
+    /// The bundle's directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The manifest as read.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The bundle's name.
+    pub fn name(&self) -> &str {
+        self.manifest.bundle.name.as_str()
+    }
+
+    /// The bundle's version.
+    pub fn version(&self) -> &str {
+        self.manifest.bundle.version.as_str()
+    }
+
+    /// What a render that leaves a parameter out gets.
+    pub fn defaults(&self) -> &Defaults {
+        &self.manifest.defaults
+    }
+
+    /// The names of the models beside the default one.
+    pub fn model_names(&self) -> impl Iterator<Item = &str> {
+        self.manifest.models.keys().map(|name| name.as_str())
+    }
+
+    /// The SDXL model called `name`, or the default one for `None`.
+    ///
+    /// # Errors
+    /// [`Error::MissingSection`] without a default model, [`Error::UnknownModel`].
+    pub fn sdxl(&self, name: Option<&str>) -> Result<SdxlModel, Error> {
+        let part = match name {
+            None => self
+                .manifest
+                .sdxl
+                .as_ref()
+                .ok_or_else(|| self.missing("[sdxl]"))?,
+            Some(name) => self.model(name)?,
+        };
+        let path = part.path.below(&self.dir);
+        let single = path.extension().is_some_and(|e| e == "safetensors") && !path.is_dir();
+        Ok(if single {
+            SdxlModel::SingleFile(path)
+        } else {
+            SdxlModel::Folder(path)
+        })
+    }
+
+    fn model(&self, name: &str) -> Result<&crate::manifest::Part, Error> {
+        let found = self
+            .manifest
+            .models
+            .iter()
+            .find(|(key, _)| key.as_str() == name);
+        found
+            .map(|(_, part)| part)
+            .ok_or_else(|| Error::UnknownModel {
+                bundle: self.name().to_owned(),
+                model: name.to_owned(),
+                known: self.model_names().map(str::to_owned).collect(),
+            })
+    }
+
+    /// The HyperLoRA release.
+    ///
+    /// # Errors
+    /// [`Error::MissingSection`].
+    pub fn hyperlora(&self) -> Result<HyperLoraPart, Error> {
+        let part = self
+            .manifest
+            .hyperlora
+            .as_ref()
+            .ok_or_else(|| self.missing("[hyperlora]"))?;
+        Ok(HyperLoraPart {
+            dir: part.path.below(&self.dir),
+            dim_head: part.dim_head,
+        })
+    }
+
+    /// The CLIP vision folder.
+    ///
+    /// # Errors
+    /// [`Error::MissingSection`].
+    pub fn clip_vision(&self) -> Result<PathBuf, Error> {
+        let part = self
+            .manifest
+            .clip_vision
+            .as_ref()
+            .ok_or_else(|| self.missing("[clip_vision]"))?;
+        Ok(part.path.below(&self.dir))
+    }
+
+    /// All face models.
+    ///
+    /// # Errors
+    /// [`Error::MissingSection`] when the section, its detector or its recogniser is missing.
+    pub fn face(&self) -> Result<FacePart, Error> {
+        let face = self
+            .manifest
+            .face
+            .as_ref()
+            .ok_or_else(|| self.missing("[face]"))?;
+        let recognizer = face
+            .recognizer
+            .as_ref()
+            .ok_or_else(|| self.missing("[face] recognizer"))?;
+        Ok(FacePart {
+            detector: self.detector(face)?,
+            landmarks: face.landmarks.as_ref().map(|path| path.below(&self.dir)),
+            recognizer: recognizer.below(&self.dir),
+        })
+    }
+
+    fn detector(&self, face: &Face) -> Result<Detector, Error> {
+        match (&face.detector, face.builtin) {
+            (Some(path), _) => Ok(Detector::Onnx(path.below(&self.dir))),
+            (None, Some(Builtin::Frontal)) => Ok(Detector::Frontal),
+            (None, None) => Err(self.missing("[face] detector (or builtin = \"frontal\")")),
+        }
+    }
+
+    pub(crate) fn missing(&self, what: &'static str) -> Error {
+        Error::MissingSection {
+            bundle: self.name().to_owned(),
+            what,
+        }
+    }
+}
