@@ -1,1 +1,24 @@
-//! See docs/architecture.md.
+//! HyperLoRA on candle: from CLIP states and a face embedding to coefficients ([`Encoder`]), and from
+//! coefficients to a LoRA for the attention matrices of SDXL ([`Basis`]).
+//!
+//! Files are those of the released models; every size that a tensor's shape tells is read from it, and
+//! what does not fit is refused with the file, the tensor, and both shapes. Weights may be f32, f16 or
+//! bf16 on disk; all arithmetic is f32.
+
+mod basis;
+mod clip;
+mod encoder;
+mod error;
+mod files;
+mod lora;
+mod names;
+mod ops;
+mod product;
+mod resampler;
+
+pub use basis::{Basis, Kind};
+pub use clip::ClipVision;
+pub use encoder::{Encoder, Inputs};
+pub use error::{Error, Problem};
+pub use lora::{Lora, LoraMatrix};
+pub use names::{Attention, Block, Naming, Place, Projection};

@@ -1,0 +1,210 @@
+//! Reading safetensors files: mapped into memory, checked against a list of names and shapes, and
+//! converted tensor by tensor.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor};
+use memmap2::Mmap;
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, Metadata, TensorInfo};
+
+use crate::error::{Error, Problem};
+
+/// The names and shapes that a file must have.
+pub(crate) type Layout = BTreeMap<String, Vec<usize>>;
+
+/// A safetensors file mapped into memory. Nothing is read before it is asked for.
+pub(crate) struct TensorFile {
+    path: PathBuf,
+    map: Mmap,
+    data: usize,
+    metadata: Metadata,
+}
+
+impl TensorFile {
+    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+        let io = |source| Error::File {
+            path: path.to_owned(),
+            source,
+        };
+        let file = File::open(path).map_err(io)?;
+        let map = map(&file).map_err(io)?;
+        let (header, metadata) =
+            SafeTensors::read_metadata(&map).map_err(|source| Error::Safetensors {
+                path: path.to_owned(),
+                source,
+            })?;
+        // The file is eight bytes of header length, the header, the data.
+        Ok(Self {
+            path: path.to_owned(),
+            data: 8 + header,
+            map,
+            metadata,
+        })
+    }
+
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.metadata.info(name).is_some()
+    }
+
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.metadata.offset_keys()
+    }
+
+    /// The shape of a tensor that must be there and have `N` sizes.
+    pub(crate) fn shape<const N: usize>(&self, name: &str) -> Result<[usize; N], Error> {
+        let found = &self.info(name)?.shape;
+        <[usize; N]>::try_from(found.as_slice()).map_err(|_| {
+            self.content(format!(
+                "tensor {name} has shape {found:?}, expected {N} sizes"
+            ))
+        })
+    }
+
+    /// How many different numbers follow `prefix` in the names: `layers.0.…`, `layers.1.…` are two.
+    pub(crate) fn count_numbered(&self, prefix: &str) -> usize {
+        let number = |name: &String| {
+            let rest = name.strip_prefix(prefix)?;
+            rest.split('.').next()?.parse::<u32>().ok()
+        };
+        self.names()
+            .iter()
+            .filter_map(number)
+            .collect::<BTreeSet<_>>()
+            .len()
+    }
+
+    /// Checks names, shapes and number types. Names for which `ignore` holds may also be there.
+    pub(crate) fn check(&self, layout: &Layout, ignore: fn(&str) -> bool) -> Result<(), Error> {
+        let mut problems: Vec<Problem> = layout
+            .iter()
+            .filter_map(|(name, shape)| self.problem(name, shape))
+            .collect();
+        let mut extra = self.names();
+        extra.retain(|name| !layout.contains_key(name) && !ignore(name));
+        extra.sort();
+        problems.extend(extra.into_iter().map(|tensor| {
+            let found = self
+                .metadata
+                .info(&tensor)
+                .map_or_else(Vec::new, |info| info.shape.clone());
+            Problem::Extra { tensor, found }
+        }));
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(self.tensors(problems))
+        }
+    }
+
+    fn problem(&self, name: &str, expected: &[usize]) -> Option<Problem> {
+        let (tensor, expected) = (name.to_owned(), expected.to_vec());
+        let Some(info) = self.metadata.info(name) else {
+            return Some(Problem::Missing { tensor, expected });
+        };
+        if info.shape != expected {
+            return Some(Problem::Shape {
+                tensor,
+                found: info.shape.clone(),
+                expected,
+            });
+        }
+        let found = format!("{:?}", info.dtype);
+        dtype(info.dtype)
+            .is_none()
+            .then_some(Problem::Dtype { tensor, found })
+    }
+
+    /// A tensor as f32 on `device`, every value finite.
+    pub(crate) fn tensor(&self, name: &str, device: &Device) -> Result<Tensor, Error> {
+        let (dtype, bytes) = self.bytes(name)?;
+        let shape = self.info(name)?.shape.as_slice();
+        let raw = Tensor::from_raw_buffer(bytes, dtype, shape, &Device::Cpu)?;
+        let tensor = raw.to_dtype(DType::F32)?;
+        if tensor
+            .flatten_all()?
+            .to_vec1::<f32>()?
+            .iter()
+            .any(|value| !value.is_finite())
+        {
+            return Err(self.not_finite(name));
+        }
+        Ok(tensor.to_device(device)?)
+    }
+
+    /// A tensor's number type and its bytes in the map.
+    pub(crate) fn bytes(&self, name: &str) -> Result<(DType, &[u8]), Error> {
+        let info = self.info(name)?;
+        let found = || Problem::Dtype {
+            tensor: name.into(),
+            found: format!("{:?}", info.dtype),
+        };
+        let dtype = dtype(info.dtype).ok_or_else(|| self.tensors(vec![found()]))?;
+        let (start, end) = info.data_offsets;
+        let bytes = self.map.get(self.data + start..self.data + end);
+        let bytes = bytes.ok_or_else(|| self.content(format!("tensor {name} is cut off")))?;
+        Ok((dtype, bytes))
+    }
+
+    fn info(&self, name: &str) -> Result<&TensorInfo, Error> {
+        let missing = || Problem::Missing {
+            tensor: name.to_owned(),
+            expected: vec![],
+        };
+        self.metadata
+            .info(name)
+            .ok_or_else(|| self.tensors(vec![missing()]))
+    }
+
+    fn tensors(&self, problems: Vec<Problem>) -> Error {
+        Error::Tensors {
+            path: self.path.clone(),
+            problems,
+        }
+    }
+
+    pub(crate) fn content(&self, problem: String) -> Error {
+        Error::Content {
+            path: self.path.clone(),
+            problem,
+        }
+    }
+
+    pub(crate) fn not_finite(&self, tensor: &str) -> Error {
+        Error::NotFinite {
+            path: self.path.clone(),
+            tensor: tensor.to_owned(),
+        }
+    }
+}
+
+/// Maps a file for reading.
+#[allow(unsafe_code)]
+fn map(file: &File) -> std::io::Result<Mmap> {
+    // SAFETY: the map is only read, and model files are replaced by renaming, never written in place
+    // while a process serves them. That is the contract of a bundle's directory.
+    unsafe { Mmap::map(file) }
+}
+
+fn dtype(dtype: Dtype) -> Option<DType> {
+    match dtype {
+        Dtype::F32 => Some(DType::F32),
+        Dtype::F16 => Some(DType::F16),
+        Dtype::BF16 => Some(DType::BF16),
+        _ => None,
+    }
+}
+
+/// Reads a JSON file into `T`.
+pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, Error> {
+    let text = std::fs::read(path).map_err(|source| Error::File {
+        path: path.into(),
+        source,
+    })?;
+    serde_json::from_slice(&text).map_err(|source| Error::Json {
+        path: path.into(),
+        source,
+    })
+}

@@ -1,0 +1,113 @@
+//! Against hidden states computed by transformers on two tiny models: quick_gelu with projection, and
+//! gelu without (whose names have no `vision_model.` in front).
+
+use std::path::{Path, PathBuf};
+
+use candle_core::{Device, Tensor, safetensors};
+use likeness_hyperlora::{ClipVision, Error};
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden/clip")
+        .join(name)
+}
+
+fn flat(tensor: &Tensor) -> Vec<f32> {
+    tensor.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+fn check(name: &str, size: usize, shape: &[usize]) {
+    let vision = ClipVision::load(&golden(name), &Device::Cpu).unwrap();
+    assert_eq!((vision.image_size(), vision.width()), (size, 48));
+    let example = golden(name).join("expected.safetensors");
+    let example = safetensors::load(example, &Device::Cpu).unwrap();
+    let found = vision.hidden_states(&example["pixel_values"]).unwrap();
+    assert_eq!(found.dims(), shape);
+    let (found, expected) = (flat(&found), flat(&example["hidden"]));
+    let square = |value: f32| f64::from(value) * f64::from(value);
+    let error: f64 = found
+        .iter()
+        .zip(&expected)
+        .map(|(a, b)| square(a - b))
+        .sum();
+    let error = (error / expected.iter().map(|b| square(*b)).sum::<f64>()).sqrt();
+    println!("CLIP {name}: relative error {error:.2e}");
+    assert!(error <= 1e-5, "{error}");
+}
+
+#[test]
+fn hidden_states_are_those_of_transformers_with_quick_gelu() {
+    check("quick_gelu", 32, &[2, 17, 48]);
+}
+
+#[test]
+fn hidden_states_are_those_of_transformers_with_gelu() {
+    check("gelu", 28, &[2, 5, 48]);
+}
+
+/// A copy of a folder with its configuration changed.
+fn with_config(change: impl Fn(&str) -> String) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let model = "model.safetensors";
+    std::fs::copy(golden("quick_gelu").join(model), dir.path().join(model)).unwrap();
+    let config = std::fs::read_to_string(golden("quick_gelu").join("config.json")).unwrap();
+    std::fs::write(dir.path().join("config.json"), change(&config)).unwrap();
+    dir
+}
+
+fn refusal(dir: &tempfile::TempDir) -> String {
+    ClipVision::load(dir.path(), &Device::Cpu)
+        .err()
+        .unwrap()
+        .to_string()
+}
+
+#[test]
+fn the_vision_part_of_a_whole_configuration_is_used() {
+    let dir =
+        with_config(|config| format!("{{\"vision_config\": {config}, \"text_config\": {{}}}}"));
+    assert_eq!(
+        ClipVision::load(dir.path(), &Device::Cpu)
+            .unwrap()
+            .image_size(),
+        32
+    );
+}
+
+#[test]
+fn configurations_that_do_not_fit_are_refused() {
+    let refused = |from: &str, to: &str| refusal(&with_config(|c| c.replace(from, to)));
+    let activation = refused("\"quick_gelu\"", "\"silu\"");
+    assert!(activation.ends_with("hidden_act = \"silu\", expected \"gelu\" or \"quick_gelu\""));
+    assert!(refused("\"num_attention_heads\": 3", "\"num_attention_heads\": 5").contains("divide"));
+    assert!(refused("\"patch_size\": 8", "\"patch_size\": 0").contains("patch_size = 0"));
+    let size = refused("\"image_size\": 32", "\"image_size\": 64");
+    assert!(
+        size.contains("position_embedding.weight has shape [17, 48], expected [65, 48]"),
+        "{size}"
+    );
+    let layers = refused("\"num_hidden_layers\": 4", "\"num_hidden_layers\": 3");
+    assert!(
+        layers.contains("encoder.layers.3") && layers.contains("does not belong"),
+        "{layers}"
+    );
+    let more = refused("\"num_hidden_layers\": 4", "\"num_hidden_layers\": 5");
+    assert!(
+        more.contains("is missing") && more.contains("and 8 more"),
+        "{more}"
+    );
+    assert!(refused("{", "").contains("config.json"));
+}
+
+#[test]
+fn pictures_of_another_size_are_refused() {
+    let vision = ClipVision::load(&golden("quick_gelu"), &Device::Cpu).unwrap();
+    let pictures = Tensor::zeros((1, 3, 32, 31), candle_core::DType::F32, &Device::Cpu).unwrap();
+    let error = vision.hidden_states(&pictures).err().unwrap();
+    assert!(matches!(error, Error::Input { .. }), "{error}");
+    assert!(
+        error
+            .to_string()
+            .ends_with("found shape [1, 3, 32, 31], expected [n, 3, 32, 32]")
+    );
+}
