@@ -15,7 +15,7 @@ use crate::account::Account;
 use crate::process::{self, Signal, spawn_bound};
 
 /// How long a server may take to become ready. Recovery after a crash counts in.
-const READY_LIMIT: Duration = Duration::from_secs(60);
+const READY_LIMIT: Duration = Duration::from_mins(1);
 const LOG_TAIL: usize = 12;
 
 /// What a server's kind fixes.

@@ -1,2 +1,100 @@
-//! The developers commands.
-fn main() {}
+//! The developers' commands: `cargo xtask demo`, `test`, `lint`, `sqlx`, `tools`.
+
+mod demo;
+mod lint;
+mod python;
+mod run;
+mod sqlx;
+mod test;
+mod workspace;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::builder::PossibleValuesParser;
+use clap::{Parser, Subcommand};
+use likeness_local_stack::tools::Tools;
+
+use crate::workspace::Workspace;
+
+/// The developers' commands of Likeness.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask")]
+enum Xtask {
+    /// Enrol a photo and render it, with everything started for it and ended after it
+    Demo {
+        /// Photos of one person; the fixture photo where none is given
+        photos: Vec<PathBuf>,
+    },
+    /// Run all tests against servers of their own
+    Test {
+        /// Passed on to `cargo test`, after `--`: a filter, `--package …`
+        #[arg(last = true)]
+        args: Vec<OsString>,
+    },
+    /// Check formatting, clippy, dependency directions, licences, the proto files and the query cache
+    Lint {
+        /// The steps to run; all where none is named
+        #[arg(value_parser = PossibleValuesParser::new(lint::step_names()))]
+        steps: Vec<String>,
+    },
+    /// Renew the cache of checked queries in `.sqlx`
+    Sqlx {
+        /// Change nothing; fail if the cache is not up to date
+        #[arg(long)]
+        check: bool,
+    },
+    /// Find Postgres and nats-server, and fetch what is missing
+    Tools(ToolsCommand),
+}
+
+#[derive(clap::Args)]
+struct ToolsCommand {
+    #[command(subcommand)]
+    what: Option<ToolsWhat>,
+}
+
+#[derive(Subcommand)]
+enum ToolsWhat {
+    /// Fetch the pinned copies whatever is installed
+    Fetch,
+}
+
+#[allow(
+    clippy::print_stderr,
+    reason = "a command's error goes to stderr, in one line"
+)]
+fn main() -> ExitCode {
+    match dispatch(Xtask::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(command: Xtask) -> anyhow::Result<()> {
+    let workspace = Workspace::locate()?;
+    match command {
+        Xtask::Demo { photos } => demo::demo(&workspace, &photos),
+        Xtask::Test { args } => test::test(&workspace, &args),
+        Xtask::Lint { steps } => lint::lint(&workspace, &steps),
+        Xtask::Sqlx { check } => sqlx::sqlx(&workspace, check),
+        Xtask::Tools(ToolsCommand { what: None }) => print_tools(&workspace.tools()?),
+        Xtask::Tools(_) => print_tools(&Tools::fetch(&workspace.tools_dir())?),
+    }
+}
+
+#[allow(
+    clippy::print_stdout,
+    clippy::unnecessary_wraps,
+    reason = "the command's result"
+)]
+fn print_tools(tools: &Tools) -> anyhow::Result<()> {
+    let Tools { postgres, nats } = tools;
+    println!("Postgres {}: {}", postgres.version, postgres.bin.display());
+    println!("nats-server {}: {}", nats.version, nats.program.display());
+    Ok(())
+}

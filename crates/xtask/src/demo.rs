@@ -1,0 +1,112 @@
+//! `cargo xtask demo`: the main job, from a photo to rendered pictures.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use likeness_local_stack::process::{self, Signal, spawn_bound};
+use likeness_local_stack::slots::claim_slot;
+
+use crate::run;
+use crate::workspace::Workspace;
+
+const READY_LIMIT: Duration = Duration::from_mins(1);
+const STOP: [(Signal, Duration); 1] = [(Signal::TERM, Duration::from_secs(20))];
+
+/// Everything that runs while the demo does. Dropping it ends it.
+struct Running {
+    /// The `likeness` program.
+    likeness: PathBuf,
+    /// What `likeness dev` wrote when it was ready.
+    ready_file: PathBuf,
+    /// The demo's own folder, for the pictures.
+    dir: PathBuf,
+    dev: Child,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        process::end(&mut self.dev, &STOP);
+    }
+}
+
+pub fn demo(workspace: &Workspace, photos: &[PathBuf]) -> Result<()> {
+    workspace.tools()?;
+    let [likeness] = workspace.build([("likeness-cli", "likeness")])?;
+    let bundle = pocket_bundle(workspace, &likeness)?;
+    let slot = claim_slot(&workspace.target.join("demo"))?;
+    let running = start(workspace, &likeness, &bundle, slot.dir())?;
+    let photos = absolute(workspace, photos)?;
+    client(&running, &photos)
+}
+
+/// The client's part, on a running system.
+fn client(running: &Running, photos: &[PathBuf]) -> Result<()> {
+    let _ = (&running.likeness, &running.ready_file, &running.dir, photos);
+    bail!("the client's part of the demo does not exist yet")
+}
+
+/// The pocket bundle, made on the first call.
+fn pocket_bundle(workspace: &Workspace, likeness: &Path) -> Result<PathBuf> {
+    let bundle = workspace.target.join("pocket");
+    if !bundle.join("bundle.toml").is_file() {
+        let partial = workspace.target.join("pocket.partial");
+        let _ = fs::remove_dir_all(&partial);
+        let mut make = workspace.command(&likeness.to_string_lossy());
+        make.args(["bundle", "make-pocket"]).arg(&partial);
+        run::checked(make)?;
+        let _ = fs::remove_dir_all(&bundle);
+        fs::rename(&partial, &bundle)?;
+    }
+    Ok(bundle)
+}
+
+/// Starts `likeness dev` and waits until it has written its ready file. The kernel ends it with us.
+fn start(workspace: &Workspace, likeness: &Path, bundle: &Path, dir: &Path) -> Result<Running> {
+    let ready_file = dir.join("ready.json");
+    let _ = fs::remove_file(&ready_file);
+    let mut command = workspace.command(&likeness.to_string_lossy());
+    command
+        .arg("dev")
+        .arg("--dir")
+        .arg(dir)
+        .arg("--bundle")
+        .arg(bundle);
+    command.arg("--tools-dir").arg(workspace.tools_dir());
+    command.arg("--ready-file").arg(&ready_file);
+    let mut running = Running {
+        likeness: likeness.to_path_buf(),
+        dir: dir.to_path_buf(),
+        dev: spawn_bound(command, Signal::TERM)?,
+        ready_file,
+    };
+    running.wait_ready()?;
+    Ok(running)
+}
+
+impl Running {
+    fn wait_ready(&mut self) -> Result<()> {
+        let deadline = Instant::now() + READY_LIMIT;
+        let mut ended = None;
+        process::wait_until(READY_LIMIT, || {
+            ended = self.dev.try_wait().ok().flatten();
+            ended.is_some() || self.ready_file.is_file()
+        });
+        match ended {
+            Some(status) => bail!("likeness dev ended while starting ({status})"),
+            None if Instant::now() >= deadline => bail!("likeness dev was not ready in time"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The photos with their whole paths; the fixture's where none are named.
+fn absolute(workspace: &Workspace, photos: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    if photos.is_empty() {
+        return Ok(vec![workspace.root.join("tests/fixtures/photo.jpg")]);
+    }
+    let absolute = photos.iter().map(std::path::absolute);
+    Ok(absolute.collect::<std::io::Result<_>>()?)
+}
