@@ -1,1 +1,53 @@
-//! See docs/architecture.md.
+//! SDXL text to image on candle: text encoders, UNet, autoencoder, samplers, and low-rank updates
+//! merged into the UNet's attention weights. Synchronous, device and number type are parameters.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), likeness_sdxl::Error> {
+//! use std::ops::ControlFlow;
+//! use likeness_sdxl::{LoadOptions, SampleRequest, Scheduler, Sdxl};
+//!
+//! let device = candle_core::Device::Cpu;
+//! let options = LoadOptions { device, dtype: candle_core::DType::F32 };
+//! let model = Sdxl::load(std::path::Path::new("sdxl"), &options)?;
+//! let request = SampleRequest {
+//!     prompt: "a lighthouse at dusk".to_owned(),
+//!     negative_prompt: None,
+//!     width: 1024,
+//!     height: 1024,
+//!     steps: 20,
+//!     guidance: 3.5,
+//!     scheduler: Scheduler::Dpmpp2mKarras,
+//!     seed: 7,
+//! };
+//! let picture = model.sample(&request, &mut |_| ControlFlow::Continue(()))?;
+//! # drop(picture);
+//! # Ok(())
+//! # }
+//! ```
+
+mod attention;
+mod config;
+mod error;
+mod layers;
+mod merge;
+mod noise;
+#[cfg(test)]
+mod parity;
+mod pipeline;
+mod preview;
+mod prompt;
+mod resnet;
+mod schedulers;
+#[cfg(test)]
+mod testing;
+mod text;
+mod tokenizer;
+mod unet;
+mod vae;
+mod weights;
+
+pub use error::Error;
+pub use merge::{AttentionMatrix, LowRankUpdate};
+pub use noise::TorchNoise;
+pub use pipeline::{LoadOptions, OnStep, SampleRequest, Sdxl, SizeLimits, Step};
+pub use schedulers::Scheduler;

@@ -1,0 +1,95 @@
+//! The `config.json` files of a diffusers folder, read and checked.
+//!
+//! Each part has a raw form, which mirrors the file with diffusers' defaults for fields that it may
+//! leave out, and a checked form, in which every list has its full length and every unsupported
+//! variant has been refused.
+
+mod scheduler;
+mod text;
+mod unet;
+mod vae;
+
+pub use scheduler::{BetaSchedule, SchedulerConfig, Spacing};
+pub use text::{Activation, TextConfig};
+pub use unet::{LevelConfig, UNetConfig};
+pub use vae::VaeConfig;
+
+use std::path::Path;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::Error;
+
+/// Reads a JSON file into `T`.
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| Error::Io { path: path.to_path_buf(), source })?;
+    serde_json::from_str(&text)
+        .map_err(|source| Error::Config { path: path.to_path_buf(), source })
+}
+
+/// A field that is one value for all levels, or a list with one value per level.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+enum OneOrEach {
+    One(usize),
+    Each(Vec<usize>),
+}
+
+impl OneOrEach {
+    /// One value per level.
+    fn expand(&self, levels: usize, field: &str, path: &Path) -> Result<Vec<usize>, Error> {
+        let values = match self {
+            OneOrEach::One(value) => vec![*value; levels],
+            OneOrEach::Each(values) => values.clone(),
+        };
+        require(values.len() == levels, path, || {
+            format!("`{field}` has {} values for {levels} levels", values.len())
+        })?;
+        Ok(values)
+    }
+}
+
+/// Refuses `path` unless `holds`.
+fn require(holds: bool, path: &Path, what: impl FnOnce() -> String) -> Result<(), Error> {
+    if holds { Ok(()) } else { Err(Error::unsupported(path, what())) }
+}
+
+/// `model_index.json`: which parts the folder has.
+#[derive(Clone, Debug, Deserialize)]
+struct RawIndex {
+    #[serde(rename = "_class_name")]
+    class_name: String,
+    text_encoder: Option<(Option<String>, Option<String>)>,
+    tokenizer: Option<(Option<String>, Option<String>)>,
+    force_zeros_for_empty_prompt: Option<bool>,
+}
+
+/// What `model_index.json` says that matters.
+#[derive(Clone, Copy, Debug)]
+pub struct IndexConfig {
+    /// An absent negative prompt is zeros, rather than the encoding of "".
+    pub force_zeros_for_empty_prompt: bool,
+}
+
+impl IndexConfig {
+    /// Reads and checks the file.
+    ///
+    /// # Errors
+    /// Refuses pipelines that are not SDXL, and the refiner, by name.
+    pub fn read(path: &Path) -> Result<IndexConfig, Error> {
+        let raw: RawIndex = read_json(path)?;
+        require(raw.class_name.starts_with("StableDiffusionXL"), path, || {
+            format!("`{}` is not an SDXL pipeline (StableDiffusionXLPipeline)", raw.class_name)
+        })?;
+        let present = |part: &Option<(Option<String>, Option<String>)>| {
+            matches!(part, Some((Some(_), Some(_))))
+        };
+        require(present(&raw.text_encoder) && present(&raw.tokenizer), path, || {
+            "this is an SDXL refiner (it has one text encoder): give the SDXL base model".to_owned()
+        })?;
+        let force_zeros_for_empty_prompt = raw.force_zeros_for_empty_prompt.unwrap_or(true);
+        Ok(IndexConfig { force_zeros_for_empty_prompt })
+    }
+}

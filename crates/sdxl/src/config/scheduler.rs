@@ -1,0 +1,106 @@
+//! `scheduler/scheduler_config.json`: how the model was trained. Which solver runs is the request's
+//! choice; diffusers' `from_config` is what carries these fields from one solver to another.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::{read_json, require};
+use crate::Error;
+
+/// How inference timesteps are spread over the training timesteps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Spacing {
+    /// Evenly, both ends included.
+    Linspace,
+    /// Multiples of a whole ratio, from 0, plus the offset.
+    Leading,
+    /// Multiples of the ratio, counted from the end.
+    Trailing,
+}
+
+/// How betas run from their start to their end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BetaSchedule {
+    /// Linear in β.
+    Linear,
+    /// Linear in √β.
+    ScaledLinear,
+}
+
+/// The training noise schedule and the fields that solvers read.
+#[derive(Clone, Debug, Deserialize)]
+pub struct SchedulerConfig {
+    /// First β.
+    pub beta_start: f64,
+    /// Last β.
+    pub beta_end: f64,
+    /// The course between them.
+    pub beta_schedule: BetaSchedule,
+    /// Training timesteps.
+    #[serde(default = "default_timesteps")]
+    pub num_train_timesteps: usize,
+    /// Absent: each solver's own default.
+    pub timestep_spacing: Option<Spacing>,
+    /// Added to leading timesteps.
+    #[serde(default)]
+    pub steps_offset: usize,
+    /// Absent: each solver's own default (DDIM clips, LCM does not).
+    pub clip_sample: Option<bool>,
+    /// Whether the step before the first has ᾱ = 1 (absent: yes) or the first ᾱ.
+    pub set_alpha_to_one: Option<bool>,
+    /// Steps that a consistency model was distilled with.
+    #[serde(default = "default_original_steps")]
+    pub original_inference_steps: usize,
+    /// Scale of the timestep in a consistency model's boundary conditions.
+    #[serde(default = "default_timestep_scaling")]
+    pub timestep_scaling: f64,
+    #[serde(default = "epsilon")]
+    prediction_type: String,
+    #[serde(default)]
+    rescale_betas_zero_snr: bool,
+    trained_betas: Option<serde_json::Value>,
+}
+
+fn default_timesteps() -> usize {
+    1000
+}
+
+fn default_original_steps() -> usize {
+    50
+}
+
+fn default_timestep_scaling() -> f64 {
+    10.0
+}
+
+fn epsilon() -> String {
+    "epsilon".to_owned()
+}
+
+impl SchedulerConfig {
+    /// Reads and checks the file.
+    ///
+    /// # Errors
+    /// Refuses predictions other than epsilon, custom betas and zero-SNR rescaling.
+    pub fn read(path: &Path) -> Result<SchedulerConfig, Error> {
+        let config: SchedulerConfig = read_json(path)?;
+        require(config.prediction_type == "epsilon", path, || {
+            format!("prediction type `{}`, only `epsilon` is supported", config.prediction_type)
+        })?;
+        let plain = !config.rescale_betas_zero_snr && config.trained_betas.is_none();
+        require(plain, path, || {
+            "`rescale_betas_zero_snr` and `trained_betas` are not supported".to_owned()
+        })?;
+        let betas = 0.0 < config.beta_start
+            && config.beta_start <= config.beta_end
+            && config.beta_end < 1.0;
+        require(betas, path, || "betas must rise between 0 and 1".to_owned())?;
+        let sizes = (2..=100_000).contains(&config.num_train_timesteps)
+            && (1..=config.num_train_timesteps).contains(&config.original_inference_steps);
+        require(sizes, path, || "timestep counts are out of range".to_owned())?;
+        Ok(config)
+    }
+}

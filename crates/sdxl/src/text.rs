@@ -1,0 +1,171 @@
+//! CLIP's text encoder, as SDXL uses it twice: the penultimate layer's states condition the UNet's
+//! cross-attention, and the second encoder's projected end token is the pooled text.
+
+use candle_core::{D, DType, Device, Result as Compute, Tensor};
+use candle_nn::{LayerNorm, Linear, Module};
+
+use crate::Error;
+use crate::attention::masked_attention;
+use crate::config::{Activation, TextConfig};
+use crate::layers::{layer_norm, linear};
+use crate::weights::Weights;
+
+/// The historical value of `eos_token_id` that means "the largest id of the window".
+const EOS_IS_LARGEST: u32 = 2;
+
+/// One text encoder.
+pub struct TextEncoder {
+    config: TextConfig,
+    tokens: Tensor,
+    positions: Tensor,
+    layers: Vec<Layer>,
+    final_norm: LayerNorm,
+    projection: Option<Tensor>,
+}
+
+/// What one encoder makes of a batch of windows.
+pub struct TextStates {
+    /// Output of the layer before the last, [b, tokens, hidden], without the final norm.
+    pub penultimate: Tensor,
+    /// Projection of the end token, [b, projection], where the encoder has one.
+    pub pooled: Option<Tensor>,
+}
+
+impl TextEncoder {
+    /// Loads an encoder; `projected` says that it has a pooled projection. The `text_model.` prefix
+    /// may be missing.
+    ///
+    /// # Errors
+    /// Missing tensors and wrong shapes.
+    pub fn load(
+        weights: &Weights,
+        config: &TextConfig,
+        projected: bool,
+    ) -> Result<TextEncoder, Error> {
+        let prefixed = weights.pp("text_model");
+        let bare = weights.contains("embeddings.token_embedding.weight");
+        let model = if bare { weights.clone() } else { prefixed };
+        let width = config.hidden_size;
+        let embeddings = model.pp("embeddings");
+        let layers = model.pp("encoder.layers");
+        let projection = [config.projection_dim, width];
+        Ok(TextEncoder {
+            tokens: embeddings.get("token_embedding.weight", &[config.vocab_size, width])?,
+            positions: embeddings
+                .get("position_embedding.weight", &[config.max_position_embeddings, width])?,
+            layers: (0..config.num_hidden_layers)
+                .map(|i| Layer::load(&layers.pp(i), config))
+                .collect::<Result<_, _>>()?,
+            final_norm: layer_norm(&model.pp("final_layer_norm"), width, config.layer_norm_eps)?,
+            projection: projected
+                .then(|| weights.get("text_projection.weight", &projection))
+                .transpose()?,
+            config: config.clone(),
+        })
+    }
+
+    /// The encoder's sizes.
+    pub fn config(&self) -> &TextConfig {
+        &self.config
+    }
+
+    /// Encodes windows of equal length.
+    ///
+    /// # Errors
+    /// Ids outside the vocabulary; a failing device.
+    pub fn forward(&self, windows: &[Vec<u32>]) -> Result<TextStates, Error> {
+        let (b, n) = (windows.len(), windows.first().map_or(0, Vec::len));
+        let device = self.tokens.device();
+        let ids = Tensor::from_vec(windows.concat(), (b, n), device)?;
+        let embedded = self.tokens.embedding(&ids.flatten_all()?)?.reshape((b, n, ()))?;
+        let mut x = embedded.broadcast_add(&self.positions.narrow(0, 0, n)?)?;
+        let mask = causal_mask(n, x.dtype(), device)?;
+        let mut penultimate = x.clone();
+        for layer in &self.layers {
+            penultimate = x;
+            x = layer.forward(&penultimate, &mask)?;
+        }
+        let pooled = self.projection.as_ref().map(|projection| self.pool(&x, windows, projection));
+        Ok(TextStates { penultimate, pooled: pooled.transpose()? })
+    }
+
+    fn pool(&self, x: &Tensor, windows: &[Vec<u32>], projection: &Tensor) -> Compute<Tensor> {
+        let ends: Vec<Tensor> = windows
+            .iter()
+            .enumerate()
+            .map(|(row, ids)| x.get(row)?.narrow(0, self.end_position(ids), 1))
+            .collect::<Compute<_>>()?;
+        self.final_norm.forward(&Tensor::cat(&ends, 0)?)?.matmul(&projection.t()?)
+    }
+
+    /// Where the window's end token stands: the first of its id, or of the largest id.
+    fn end_position(&self, ids: &[u32]) -> usize {
+        let largest = ids.iter().copied().max().unwrap_or(0);
+        let eos = self.config.eos_token_id;
+        let eos = if eos == EOS_IS_LARGEST { largest } else { eos };
+        ids.iter().position(|&id| id == eos).unwrap_or(0)
+    }
+}
+
+/// [n, n]: 0 on and below the diagonal, -∞ above.
+fn causal_mask(n: usize, dtype: DType, device: &Device) -> Compute<Tensor> {
+    let value = |i: usize, j: usize| if j > i { f32::NEG_INFINITY } else { 0.0 };
+    let mask: Vec<f32> = (0..n * n).map(|at| value(at / n, at % n)).collect();
+    Tensor::from_vec(mask, (n, n), device)?.to_dtype(dtype)
+}
+
+struct Layer {
+    norm1: LayerNorm,
+    q: Linear,
+    k: Linear,
+    v: Linear,
+    out: Linear,
+    norm2: LayerNorm,
+    fc1: Linear,
+    fc2: Linear,
+    heads: usize,
+    activation: Activation,
+}
+
+impl Layer {
+    fn load(weights: &Weights, config: &TextConfig) -> Result<Layer, Error> {
+        let (width, inner) = (config.hidden_size, config.intermediate_size);
+        let attention = |name| linear(&weights.pp("self_attn").pp(name), width, width);
+        let norm = |name| layer_norm(&weights.pp(name), width, config.layer_norm_eps);
+        Ok(Layer {
+            norm1: norm("layer_norm1")?,
+            q: attention("q_proj")?,
+            k: attention("k_proj")?,
+            v: attention("v_proj")?,
+            out: attention("out_proj")?,
+            norm2: norm("layer_norm2")?,
+            fc1: linear(&weights.pp("mlp.fc1"), width, inner)?,
+            fc2: linear(&weights.pp("mlp.fc2"), inner, width)?,
+            heads: config.num_attention_heads,
+            activation: config.hidden_act,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, mask: &Tensor) -> Compute<Tensor> {
+        let normed = self.norm1.forward(x)?;
+        let (q, k, v) =
+            (self.q.forward(&normed)?, self.k.forward(&normed)?, self.v.forward(&normed)?);
+        let mixed = masked_attention(&q, &k, &v, self.heads, mask)?;
+        let x = (x + self.out.forward(&mixed)?)?;
+        let inner = activate(&self.fc1.forward(&self.norm2.forward(&x)?)?, self.activation)?;
+        &x + self.fc2.forward(&inner)?
+    }
+}
+
+fn activate(x: &Tensor, activation: Activation) -> Compute<Tensor> {
+    match activation {
+        Activation::QuickGelu => x * candle_nn::ops::sigmoid(&(x * 1.702)?)?,
+        Activation::Gelu => x.gelu_erf(),
+    }
+}
+
+/// Joins windows behind one another: [w, n, c] → [1, w·n, c].
+pub(crate) fn join_windows(states: &Tensor) -> Compute<Tensor> {
+    let width = states.dim(D::Minus1)?;
+    states.reshape((1, (), width))
+}
