@@ -28,8 +28,13 @@ fn main() -> Result<(), Error> {
         _ => DType::F16,
     };
     let dir = std::env::temp_dir().join(format!("likeness-speed-{}", std::process::id()));
-    std::fs::create_dir_all(&dir).map_err(|source| Error::File { path: dir.clone(), source })?;
-    let timed = write_encoder(&dir).and_then(|()| write_basis(&dir, dtype)).and_then(|()| time(&dir));
+    std::fs::create_dir_all(&dir).map_err(|source| Error::File {
+        path: dir.clone(),
+        source,
+    })?;
+    let timed = write_encoder(&dir)
+        .and_then(|()| write_basis(&dir, dtype))
+        .and_then(|()| time(&dir));
     let _ = std::fs::remove_dir_all(&dir);
     timed
 }
@@ -49,9 +54,13 @@ fn time(dir: &Path) -> Result<(), Error> {
     let part = likeness_domain::coefficients::Coefficients::new(tokens, K, part)?;
     let (best, all) = best_of(|| basis.synthesize(&part, Kind::Id).map(drop))?;
     let path = dir.join("hyper_lora_modules.safetensors");
-    let bytes = std::fs::metadata(path).map(|file| file.len()).unwrap_or_default();
+    let bytes = std::fs::metadata(path)
+        .map(|file| file.len())
+        .unwrap_or_default();
     let rate = bytes as f64 / best.as_secs_f64() / 1e9;
-    println!("synthesis, {MODULES} modules, {bytes} bytes: best {best:?} of {all:?}: {rate:.1} GB/s");
+    println!(
+        "synthesis, {MODULES} modules, {bytes} bytes: best {best:?} of {all:?}: {rate:.1} GB/s"
+    );
     Ok(())
 }
 
@@ -77,18 +86,39 @@ fn write_encoder(dir: &Path) -> Result<(), Error> {
         for attention in 1..=3 {
             let at = format!("layers.{layer}.attn{attention}");
             for matrix in ["to_q", "to_k", "to_v"] {
-                add(&mut resampler, &format!("{at}.{matrix}.weight"), &[INNER, DIM])?;
+                add(
+                    &mut resampler,
+                    &format!("{at}.{matrix}.weight"),
+                    &[INNER, DIM],
+                )?;
             }
-            add(&mut resampler, &format!("{at}.to_out.0.weight"), &[DIM, INNER])?;
+            add(
+                &mut resampler,
+                &format!("{at}.to_out.0.weight"),
+                &[DIM, INNER],
+            )?;
         }
-        add_linear(&mut resampler, &format!("layers.{layer}.ff.net.0.proj"), 4 * DIM, DIM)?;
-        add_linear(&mut resampler, &format!("layers.{layer}.ff.net.2"), DIM, 4 * DIM)?;
+        add_linear(
+            &mut resampler,
+            &format!("layers.{layer}.ff.net.0.proj"),
+            4 * DIM,
+            DIM,
+        )?;
+        add_linear(
+            &mut resampler,
+            &format!("layers.{layer}.ff.net.2"),
+            DIM,
+            4 * DIM,
+        )?;
     }
     safetensors::save(&resampler, dir.join("resampler.safetensors"))?;
     let mut projector = Tensors::new();
     add_linear(&mut projector, "0", 16 * DIM, 512)?;
     add_norm(&mut projector, "2", DIM)?;
-    Ok(safetensors::save(&projector, dir.join("id_projector.safetensors"))?)
+    Ok(safetensors::save(
+        &projector,
+        dir.join("id_projector.safetensors"),
+    )?)
 }
 
 fn write_basis(dir: &Path, dtype: DType) -> Result<(), Error> {
@@ -102,9 +132,12 @@ fn write_basis(dir: &Path, dtype: DType) -> Result<(), Error> {
             "\"lora_unet_middle_block_1_transformer_blocks_{transformer}_attn{attention}\": \
              {{\"hidden_size\": {HIDDEN}, \"cross_attention_dim\": {cross}}}"
         ));
-        for (matrix, input) in
-            [("to_q", HIDDEN), ("to_k", context), ("to_v", context), ("to_out", HIDDEN)]
-        {
+        for (matrix, input) in [
+            ("to_q", HIDDEN),
+            ("to_k", context),
+            ("to_v", context),
+            ("to_out", HIDDEN),
+        ] {
             for (side, shape) in [("down", [K, input, RANK]), ("up", [K, RANK, HIDDEN])] {
                 let name = format!("{module}.{matrix}.id_{side}_basis");
                 let tensor = Tensor::randn(0.0_f32, 0.02, &shape, &Device::Cpu)?;
@@ -115,11 +148,17 @@ fn write_basis(dir: &Path, dtype: DType) -> Result<(), Error> {
     let path = dir.join("hyper_lora_modules.json");
     std::fs::write(&path, format!("{{{}}}", names.join(",")))
         .map_err(|source| Error::File { path, source })?;
-    Ok(safetensors::save(&tensors, dir.join("hyper_lora_modules.safetensors"))?)
+    Ok(safetensors::save(
+        &tensors,
+        dir.join("hyper_lora_modules.safetensors"),
+    )?)
 }
 
 fn add(tensors: &mut Tensors, name: &str, shape: &[usize]) -> Result<(), Error> {
-    tensors.insert(name.to_owned(), Tensor::randn(0.0_f32, 0.02, shape, &Device::Cpu)?);
+    tensors.insert(
+        name.to_owned(),
+        Tensor::randn(0.0_f32, 0.02, shape, &Device::Cpu)?,
+    );
     Ok(())
 }
 

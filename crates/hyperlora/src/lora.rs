@@ -1,6 +1,7 @@
 //! A LoRA for SDXL's attention matrices, and the file format that other programs load.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::fs::File;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
@@ -46,7 +47,7 @@ impl Lora {
     /// # Errors
     /// If a block has no name in that naming or the file cannot be written.
     pub fn save(&self, path: &Path, naming: Naming) -> Result<(), Error> {
-        let mut tensors = BTreeMap::new();
+        let mut tensors = HashMap::new();
         for matrix in &self.matrices {
             let block = matrix.block;
             let name = block.kohya_name(naming).ok_or_else(|| Error::NoName {
@@ -58,14 +59,7 @@ impl Lora {
             tensors.insert(format!("{name}.lora_up.weight"), on_cpu(&matrix.up)?);
             tensors.insert(format!("{name}.alpha"), alpha);
         }
-        let bytes = safetensors::serialize(tensors, None).map_err(|source| Error::Safetensors {
-            path: path.to_owned(),
-            source,
-        })?;
-        write_whole(path, &bytes).map_err(|source| Error::File {
-            path: path.to_owned(),
-            source,
-        })
+        write_whole(&tensors, path)
     }
 }
 
@@ -74,11 +68,19 @@ fn on_cpu(tensor: &Tensor) -> Computed<Tensor> {
 }
 
 /// Writes beside the file and renames, so that nobody sees a part of it.
-fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+fn write_whole(tensors: &HashMap<String, Tensor>, path: &Path) -> Result<(), Error> {
     let mut partial = path.as_os_str().to_owned();
     partial.push(format!(".{}.partial", std::process::id()));
     let partial = Path::new(&partial);
-    let written = std::fs::write(partial, bytes).and_then(|()| std::fs::rename(partial, path));
+    let io = |source| Error::File {
+        path: path.to_owned(),
+        source,
+    };
+    // Creating it first gives an error that names the path; the library's does not.
+    let written = File::create(partial)
+        .map_err(io)
+        .and_then(|_| Ok(candle_core::safetensors::save(tensors, partial)?))
+        .and_then(|()| std::fs::rename(partial, path).map_err(io));
     if written.is_err() {
         // The first error is the one to report.
         let _ = std::fs::remove_file(partial);
