@@ -260,7 +260,7 @@ impl Sdxl {
     /// Encodes the prompts: the negative one first, unless there is no guidance.
     fn condition(&self, request: &SampleRequest) -> Result<Conditioning, Error> {
         let (height, width) = (request.height as f32, request.width as f32);
-        let (states, pooled) = self.encode(request)?;
+        let (states, pooled) = self.encode_prompts(request)?;
         Ok(Conditioning {
             text: states.to_dtype(self.dtype)?,
             pooled: pooled.to_dtype(self.dtype)?,
@@ -268,7 +268,7 @@ impl Sdxl {
         })
     }
 
-    fn encode(&self, request: &SampleRequest) -> Result<(Tensor, Tensor), Error> {
+    fn encode_prompts(&self, request: &SampleRequest) -> Result<(Tensor, Tensor), Error> {
         let ids = self.text.ids("prompt", &request.prompt)?;
         if !guided(request.guidance) {
             let PromptStates { states, pooled } = self.text.encode(&ids, 1)?;
