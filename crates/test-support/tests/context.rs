@@ -53,7 +53,7 @@ async fn everything_is_gone_afterwards() {
 }
 
 #[tokio::test]
-async fn rows_and_messages_survive_a_crash_of_the_servers() {
+async fn rows_survive_a_crash_of_the_servers() {
     let servers = tokio::task::spawn_blocking(Servers::start)
         .await
         .unwrap()
