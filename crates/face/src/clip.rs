@@ -51,9 +51,7 @@ impl std::fmt::Debug for ClipInput {
 pub fn clip_input(image: &RgbImage, face: &Face, opts: &ClipOptions) -> ClipInput {
     let crop = geometry::face_square(&face.landmarks).rounded();
     let mut view = if opts.remove_background {
-        let outline = geometry::outline(&face.landmarks);
-        let square = geometry::outline_square(&outline);
-        mask::on_grey(image, &outline, square, crop)
+        mask::on_grey(image, &geometry::outline(&face.landmarks), crop)
     } else {
         crop.of(image)
     };
@@ -66,12 +64,36 @@ pub fn clip_input(image: &RgbImage, face: &Face, opts: &ClipOptions) -> ClipInpu
     }
 }
 
+/// How far the outline is widened before the inside is blurred for the Base-LoRA.
+const BASE_WIDENING: f32 = 1.4;
+
+/// The Base-LoRA's input: the same crop as [`clip_input`]'s, with its background and with the face blurred, so that it tells
+/// of everything but the person. `size` is the side of CLIP's input in pixels.
+pub fn base_input(image: &RgbImage, face: &Face, size: u32) -> ClipInput {
+    let crop = geometry::face_square(&face.landmarks).rounded();
+    ClipInput {
+        pixels: fit(&faceless(image, face, crop), size),
+        crop,
+    }
+}
+
+/// `view` of the photo with the face blurred.
+pub(crate) fn faceless(image: &RgbImage, face: &Face, view: CropRect) -> RgbImage {
+    mask::blurred_inside(
+        image,
+        &geometry::outline(&face.landmarks),
+        BASE_WIDENING,
+        view,
+    )
+}
+
 /// Resizes the shorter side to `size` and takes the centre.
 fn fit(view: &RgbImage, size: u32) -> RgbImage {
     let size = size.max(1);
     let (w, h) = view.dimensions();
-    let long = |side: u32| (u64::from(size) * u64::from(side) / u64::from(w.min(h).max(1))) as u32;
-    let resized = bicubic(view, long(w), long(h));
+    let scaled =
+        |side: u32| (u64::from(size) * u64::from(side) / u64::from(w.min(h).max(1))) as u32;
+    let resized = bicubic(view, scaled(w).max(size), scaled(h).max(size));
     let (left, top) = ((resized.width() - size) / 2, (resized.height() - size) / 2);
     image::imageops::crop_imm(&resized, left, top, size, size).to_image()
 }
@@ -96,7 +118,7 @@ fn colourless(image: &RgbImage) -> RgbImage {
 }
 
 const MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
-const STD: [f32; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
+const STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
 /// CLIP's `pixel_values`, [3, height, width] row by row: each channel scaled to 0…1 and normalised by CLIP's mean and
 /// standard deviation.

@@ -32,8 +32,8 @@ impl Default for Limits {
             max_side: 16_383,
             // The recogniser sees 112 px across the face and CLIP 224: below 64 more than half of that is invented.
             min_face: 64,
-            // Between the fixture's face (0.42) and the same blurred by 3 % of its width (0.04).
-            min_sharpness: 0.08,
+            // A sharp portrait has about 0.34; blurred by 1 % of the face's width 0.10, by 2 % 0.02.
+            min_sharpness: 0.05,
             // Of 255: less light than this and the sensor's noise outweighs the features.
             min_brightness: 48.0,
         }

@@ -97,24 +97,26 @@ pub enum FaceChoice {
 }
 
 /// A face counts beside the largest one only from this share of its size on.
-const COUNTS_FROM: f32 = 0.25;
+const COUNTS_FROM_SIZE: f32 = 0.25;
+/// A face counts only from this share of the best score on.
+const COUNTS_FROM_SCORE: f32 = 0.25;
 
 /// Picks the face that is meant.
 ///
-/// The largest one is meant; with [`FaceChoice::Only`] there must be no other that counts. A face smaller than a quarter
-/// of the largest does not count: it is a passer-by, a poster or a detector's mistake in the background, and nobody who
-/// uploads such a photo means it.
+/// The largest one is meant; with [`FaceChoice::Only`] there must be no other that counts. Two kinds do not count: a face
+/// whose score is less than a quarter of the best one is a mistake of the detector, and a face smaller than a quarter of
+/// the largest is a passer-by or a poster in the background. Nobody who uploads such a photo means them.
 ///
 /// # Errors
 /// [`Rejection::NoFace`], [`Rejection::SeveralFaces`].
 pub fn choose(faces: &[Face], choice: FaceChoice) -> Result<Face, Rejection> {
-    let largest = faces
-        .iter()
+    let best = faces.iter().map(|f| f.score).fold(0.0, f32::max);
+    let sure = || faces.iter().filter(|f| f.score >= COUNTS_FROM_SCORE * best);
+    let largest = sure()
         .max_by(|a, b| a.size().total_cmp(&b.size()))
         .ok_or(Rejection::NoFace)?;
-    let found = faces
-        .iter()
-        .filter(|f| f.size() >= COUNTS_FROM * largest.size())
+    let found = sure()
+        .filter(|f| f.size() >= COUNTS_FROM_SIZE * largest.size())
         .count();
     if choice == FaceChoice::Only && found > 1 {
         return Err(Rejection::SeveralFaces { found });
@@ -135,6 +137,13 @@ mod tests {
     fn small_faces_in_the_background_do_not_count() {
         let chosen = choose(&[face(20.0), face(100.0)], FaceChoice::Only);
         assert!(chosen.is_ok_and(|f| f.size() > 99.0));
+    }
+
+    #[test]
+    fn doubtful_faces_do_not_count() {
+        let doubtful = template::place([0.0, 0.0, 200.0, 200.0], 0.2);
+        let chosen = choose(&[doubtful, face(100.0)], FaceChoice::Only);
+        assert!(chosen.is_ok_and(|f| f.size() < 101.0));
     }
 
     #[test]

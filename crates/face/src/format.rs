@@ -158,7 +158,9 @@ mod tests {
     fn ftyp(brands: &[&[u8; 4]]) -> Vec<u8> {
         let mut bytes = ((8 + 4 * brands.len()) as u32).to_be_bytes().to_vec();
         bytes.extend_from_slice(b"ftyp");
-        brands.iter().for_each(|b| bytes.extend_from_slice(*b));
+        for brand in brands {
+            bytes.extend_from_slice(*brand);
+        }
         bytes.extend_from_slice(b"avif outside the box");
         bytes
     }

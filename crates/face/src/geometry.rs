@@ -66,6 +66,7 @@ impl Square {
     }
 
     /// The same centre, `factor` times the size.
+    #[cfg(test)]
     pub fn scaled(self, factor: f32) -> Self {
         Self {
             half: self.half * factor,
@@ -94,21 +95,18 @@ pub(crate) fn face_square(landmarks: &Landmarks) -> Square {
     let (low, high) = extent(landmarks);
     let half = 0.75 * longer_side((low, high));
     Square {
-        cx: (low[0] + high[0]) / 2.0,
-        cy: (low[1] + high[1]) / 2.0 - 0.125 * half,
+        cx: f32::midpoint(low[0], high[0]),
+        cy: f32::midpoint(low[1], high[1]) - 0.125 * half,
         half,
     }
 }
 
 /// The square around the face's outline in which its mask is softened.
 pub(crate) fn outline_square(outline: &[[f32; 2]]) -> Square {
-    let n = outline.len() as f32;
-    let sum = outline
-        .iter()
-        .fold([0.0, 0.0], |[sx, sy], [x, y]| [sx + x, sy + y]);
+    let [cx, cy] = mean(outline);
     Square {
-        cx: sum[0] / n,
-        cy: sum[1] / n,
+        cx,
+        cy,
         half: 0.8 * longer_side(extent(outline)),
     }
 }
@@ -122,6 +120,15 @@ pub(crate) fn outline(landmarks: &Landmarks) -> Vec<[f32; 2]> {
         .chain([17]);
     let brows = [101, 105, 104, 103, 102, 50, 51, 49, 48, 43];
     jaw.chain(brows).map(|i| landmarks[i]).collect()
+}
+
+/// Points moved away from their mean by a factor.
+pub(crate) fn widened(points: &[[f32; 2]], factor: f32) -> Vec<[f32; 2]> {
+    let [cx, cy] = mean(points);
+    points
+        .iter()
+        .map(|[x, y]| [cx + factor * (x - cx), cy + factor * (y - cy)])
+        .collect()
 }
 
 /// A similarity transform (x, y) ↦ (a·x − b·y + tx, b·x + a·y + ty): rotation, one scale, translation.
@@ -168,11 +175,12 @@ impl Similarity {
     }
 }
 
-fn mean(points: &[[f32; 2]; 5]) -> [f32; 2] {
+fn mean(points: &[[f32; 2]]) -> [f32; 2] {
     let sum = points
         .iter()
         .fold([0.0, 0.0], |[sx, sy], [x, y]| [sx + x, sy + y]);
-    [sum[0] / 5.0, sum[1] / 5.0]
+    let n = points.len() as f32;
+    [sum[0] / n, sum[1] / n]
 }
 
 #[cfg(test)]

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use image::{GrayImage, RgbImage};
 use serde_json::Value;
 
+use crate::clip::faceless;
 use crate::face::{Face, Landmarks};
 use crate::geometry::{CropRect, face_square, outline, outline_square};
-use crate::{ClipOptions, clip_input, mask, pixel_values};
+use crate::{ClipOptions, base_input, clip_input, mask, pixel_values};
 
 fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -122,6 +123,19 @@ fn clip_crops_are_exact() {
         assert_eq!(difference(&found.pixels, &rgb(&name)), (0.0, 0), "{name}");
         assert_eq!(corners(found.crop), crops()["clip_crop"]);
     }
+}
+
+#[test]
+fn the_base_input_is_exact() {
+    let image = rgb("centre_image.png");
+    let face = Face::from_landmarks(landmarks(), &image).unwrap();
+    let crop = face_square(&face.landmarks).rounded();
+    let found = faceless(&image, &face, crop);
+    assert_eq!(difference(&found, &rgb("centre_base_cond.png")), (0.0, 0));
+    assert_eq!(
+        base_input(&image, &face, 224).pixels.dimensions(),
+        (224, 224)
+    );
 }
 
 #[test]

@@ -26,7 +26,7 @@ mod template;
 mod golden;
 
 pub use arcface::{ARCFACE_SIDE, arcface_input};
-pub use clip::{ClipInput, ClipOptions, clip_input, pixel_values};
+pub use clip::{ClipInput, ClipOptions, base_input, clip_input, pixel_values};
 pub use decode::decode;
 pub use detect::Detector;
 pub use error::{Excess, FaceError, Limits, Rejection};

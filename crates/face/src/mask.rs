@@ -1,52 +1,86 @@
-//! Background removal: the face inside its outline, softly cut out and put on grey.
+//! What happens inside and outside a face's outline: the background made grey, or the face made unrecognisable.
 
-use image::{GrayImage, Luma, Rgb, RgbImage};
+use image::{GrayImage, ImageBuffer, Luma, Pixel, Rgb, RgbImage};
 
 use crate::blur;
 use crate::decode::GREY;
-use crate::geometry::{CropRect, Square};
+use crate::geometry::{CropRect, outline_square, widened};
 use crate::resample::bicubic;
 
-/// Side at which masks are blurred, whatever the face's size.
+/// Side at which masks and faces are blurred, whatever the face's size.
 const BLUR_SIDE: u32 = 512;
-/// Standard deviation of a mask's blur at that side.
+/// Standard deviations of the blurs at that side.
 const MASK_SIGMA: f32 = 15.0;
+const FACE_SIGMA: f32 = 45.0;
 
 /// The part of `image` in `view`, grey outside the outline, black outside the image.
-pub(crate) fn on_grey(
+pub(crate) fn on_grey(image: &RgbImage, outline: &[[f32; 2]], view: CropRect) -> RgbImage {
+    let square = outline_square(outline);
+    let source = square.rounded();
+    let cutout = Cutout {
+        mask: soften(&fill(outline, source)),
+        origin: square.truncated_origin(),
+    };
+    let face =
+        |x: i32, y: i32| pixel(image, source.left + x, source.top + y).map_or([0; 3], |p| p.0);
+    cutout.paste(image, view, |_| [GREY; 3], face)
+}
+
+/// The part of `image` in `view`, blurred beyond recognition inside the outline widened by `widening`, black outside the
+/// image. The square in which this happens is that of the outline as it is.
+pub(crate) fn blurred_inside(
     image: &RgbImage,
     outline: &[[f32; 2]],
-    square: Square,
+    widening: f32,
     view: CropRect,
 ) -> RgbImage {
+    let square = outline_square(outline);
     let source = square.rounded();
-    let mask = soften(&fill(outline, source));
-    // The cut-out goes back to the truncated origin, not to the rounded one that it was taken from: so does the
-    // reference, and the networks were trained with that.
-    let (paste_x, paste_y) = square.truncated_origin();
-    RgbImage::from_fn(view.width(), view.height(), |x, y| {
-        let (x, y) = (view.left + x as i32, view.top + y as i32);
-        if !contains(image, x, y) {
-            return Rgb([0; 3]);
-        }
-        let (mx, my) = (x - paste_x, y - paste_y);
-        let Some(Luma([alpha])) = pixel(&mask, mx, my) else {
-            return Rgb([GREY; 3]);
-        };
-        let over = pixel(image, source.left + mx, source.top + my).map_or([0; 3], |p| p.0);
-        Rgb(over.map(|c| blend(c, GREY, *alpha)))
-    })
+    let mask = soften(&fill(&widened(outline, widening), source));
+    let cutout = Cutout {
+        mask,
+        origin: square.truncated_origin(),
+    };
+    let blurred = blur_at_fixed_side(&source.of(image), FACE_SIGMA);
+    let face = |x: i32, y: i32| pixel(&blurred, x, y).map_or([0; 3], |p| p.0);
+    cutout.paste(image, view, |p| p.0, face)
 }
 
-fn contains(image: &RgbImage, x: i32, y: i32) -> bool {
-    pixel(image, x, y).is_some()
+/// A soft mask and where its upper left corner goes in the photo.
+///
+/// That is the truncated origin of its square, not the rounded one that its content is taken from: so does the reference,
+/// and the networks were trained with that.
+struct Cutout {
+    mask: GrayImage,
+    origin: (i32, i32),
 }
 
-fn pixel<P: image::Pixel<Subpixel = u8>>(
-    image: &image::ImageBuffer<P, Vec<u8>>,
-    x: i32,
-    y: i32,
-) -> Option<&P> {
+impl Cutout {
+    /// `view` of the photo, made of `under` (from the photo's pixel) and, through the mask, `over` (from the mask's
+    /// coordinates).
+    fn paste(
+        &self,
+        image: &RgbImage,
+        view: CropRect,
+        under: impl Fn(&Rgb<u8>) -> [u8; 3],
+        over: impl Fn(i32, i32) -> [u8; 3],
+    ) -> RgbImage {
+        RgbImage::from_fn(view.width(), view.height(), |x, y| {
+            let (x, y) = (view.left + x as i32, view.top + y as i32);
+            let Some(below) = pixel(image, x, y).map(&under) else {
+                return Rgb([0; 3]);
+            };
+            let (mx, my) = (x - self.origin.0, y - self.origin.1);
+            let Some(Luma([alpha])) = pixel(&self.mask, mx, my) else {
+                return Rgb(below);
+            };
+            let above = over(mx, my);
+            Rgb(std::array::from_fn(|c| blend(above[c], below[c], *alpha)))
+        })
+    }
+}
+
+fn pixel<P: Pixel<Subpixel = u8>>(image: &ImageBuffer<P, Vec<u8>>, x: i32, y: i32) -> Option<&P> {
     image.get_pixel_checked(u32::try_from(x).ok()?, u32::try_from(y).ok()?)
 }
 
@@ -56,11 +90,19 @@ pub(crate) fn blend(over: u8, under: u8, alpha: u8) -> u8 {
     ((u32::from(over) * alpha + u32::from(under) * (255 - alpha) + 127) / 255) as u8
 }
 
-/// Blurs a mask at a fixed side, so that the edge is as soft for a small face as for a large one.
+/// Softens a mask's edge.
 pub(crate) fn soften(mask: &GrayImage) -> GrayImage {
-    let mut large = bicubic(mask, BLUR_SIDE, BLUR_SIDE);
-    blur::gaussian(&mut large, MASK_SIGMA);
-    bicubic(&large, mask.width(), mask.height())
+    blur_at_fixed_side(mask, MASK_SIGMA)
+}
+
+/// Blurs at a fixed side, so that a small face becomes as soft as a large one.
+fn blur_at_fixed_side<P>(image: &ImageBuffer<P, Vec<u8>>, sigma: f32) -> ImageBuffer<P, Vec<u8>>
+where
+    P: Pixel<Subpixel = u8>,
+{
+    let mut large = bicubic(image, BLUR_SIDE, BLUR_SIDE);
+    blur::gaussian(&mut large, sigma);
+    bicubic(&large, image.width(), image.height())
 }
 
 /// The outline filled with 255 on 0, seen through `view`: vertices truncated to whole pixels, even-odd, edges included.

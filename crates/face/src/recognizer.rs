@@ -76,7 +76,7 @@ fn load_plan(path: &Path) -> Result<Recognizer, FaceError> {
     };
     let mut model = tract_onnx::onnx().model_for_path(path).map_err(failed)?;
     check_input(&model).map_err(wrong)?;
-    let input = InferenceFact::dt_shape(f32::datum_type(), &INPUT_SHAPE);
+    let input = InferenceFact::dt_shape(f32::datum_type(), INPUT_SHAPE);
     model.set_input_fact(0, input).map_err(failed)?;
     let model = model.into_optimized().map_err(failed)?;
     check_output(&model).map_err(wrong)?;

@@ -59,7 +59,7 @@ fn to_byte(sum: i32) -> u8 {
 
 const HALF: i32 = 1 << (WEIGHT_BITS - 1);
 
-/// Resizes to `width` × `height`. Neither may be zero, nor may the image be empty.
+/// Resizes to `width` × `height`. An empty image has nothing to show and gives a black one.
 pub(crate) fn bicubic<P>(
     image: &ImageBuffer<P, Vec<u8>>,
     width: u32,
@@ -68,6 +68,9 @@ pub(crate) fn bicubic<P>(
 where
     P: Pixel<Subpixel = u8>,
 {
+    if image.is_empty() || width == 0 || height == 0 {
+        return ImageBuffer::new(width, height);
+    }
     rows(&columns(image, width), height)
 }
 
@@ -135,6 +138,12 @@ mod tests {
     fn the_same_size_changes_nothing() {
         let image = GrayImage::from_fn(7, 5, |x, y| image::Luma([(x * 37 + y * 11) as u8]));
         assert_eq!(bicubic(&image, 7, 5), image);
+    }
+
+    #[test]
+    fn empty_images_do_no_harm() {
+        assert_eq!(bicubic(&GrayImage::new(0, 0), 3, 2), GrayImage::new(3, 2));
+        assert_eq!(bicubic(&GrayImage::new(3, 2), 0, 2), GrayImage::new(0, 2));
     }
 
     #[test]
