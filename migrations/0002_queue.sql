@@ -105,10 +105,13 @@ CREATE TABLE render_attempts (
     begun_at timestamptz NOT NULL,
     finished_at timestamptz,
     outcome text CHECK (outcome IN ('SUCCEEDED', 'FAILED', 'CANCELLED', 'LOST', 'HANDED_BACK', 'EXPIRED')),
+    -- What the render became by it: a repeated report gets the same answer.
+    became text CHECK (became IN ('QUEUED', 'SUCCEEDED', 'FAILED', 'CANCELLED', 'EXPIRED')),
     error_reason text,
     error_message text,
     PRIMARY KEY (render_id, attempt),
-    CHECK ((outcome IS NULL) = (finished_at IS NULL))
+    CHECK ((outcome IS NULL) = (finished_at IS NULL)),
+    CHECK ((outcome IS NULL) = (became IS NULL))
 );
 
 -- The winning attempt's images.
