@@ -282,7 +282,11 @@ impl StoredCoefficients {
         let tokens = self.lengths.iter().zip(self.units.chunks_exact(self.k));
         for (token, (length, unit)) in tokens.enumerate() {
             // The product bounds every value of the token, since no part of a unit exceeds one.
-            if !length.is_finite() || unit.iter().any(|part| !(part.to_f32().abs() <= 1.0)) {
+            if !length.is_finite()
+                || unit
+                    .iter()
+                    .any(|part| !(0.0..=1.0).contains(&part.to_f32().abs()))
+            {
                 return Err(CoefficientsError::NotFinite { token });
             }
         }
@@ -326,7 +330,9 @@ pub fn mean(photos: &[StoredCoefficients]) -> Result<Coefficients, CoefficientsE
         photo.add_to(&mut values);
     }
     let share = (photos.len() as f32).recip();
-    values.iter_mut().for_each(|value| *value *= share);
+    for value in &mut values {
+        *value *= share;
+    }
     Coefficients::new(first.tokens, first.k, values)
 }
 
@@ -357,7 +363,10 @@ pub fn blend(parts: &[(Coefficients, f32)]) -> Result<Coefficients, Coefficients
 }
 
 fn check_weights(parts: &[(Coefficients, f32)]) -> Result<(), CoefficientsError> {
-    if let Some(index) = parts.iter().position(|(_, weight)| !(*weight >= 0.0)) {
+    if let Some(index) = parts
+        .iter()
+        .position(|(_, weight)| weight.is_nan() || *weight < 0.0)
+    {
         return Err(CoefficientsError::Weight { index });
     }
     let sum: f32 = parts.iter().map(|(_, weight)| weight).sum();

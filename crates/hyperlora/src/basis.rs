@@ -19,6 +19,9 @@ use crate::product::product;
 const NAMES: &str = "hyper_lora_modules.json";
 const TENSORS: &str = "hyper_lora_modules.safetensors";
 
+/// Its presence says that a model has a Base-LoRA.
+const BASE_TENSOR: &str = "0.to_q.base_down_basis";
+
 /// Tokens of one module: four matrices, down and up each.
 const TOKENS_PER_MODULE: usize = 8;
 
@@ -76,10 +79,11 @@ impl Basis {
         let (modules, naming) = read_modules(&dir.join(NAMES))?;
         let file = TensorFile::open(&dir.join(TENSORS))?;
         let [k, _, id_rank] = file.shape("0.to_q.id_down_basis")?;
-        let base_rank = match file.has("0.to_q.base_down_basis") {
-            true => Some(file.shape::<3>("0.to_q.base_down_basis")?[2]),
-            false => None,
-        };
+        let base = file
+            .has(BASE_TENSOR)
+            .then(|| file.shape::<3>(BASE_TENSOR))
+            .transpose()?;
+        let base_rank = base.map(|[_, _, rank]| rank);
         if k == 0 || id_rank == 0 || base_rank == Some(0) {
             return Err(file.content("0.to_q has a size of zero".into()));
         }
@@ -287,12 +291,12 @@ fn read_modules(path: &Path) -> Result<(Vec<Module>, Naming), Error> {
         modules.push(module);
         namings.push(naming);
     }
-    match namings.iter().all(|naming| *naming == namings[0]) {
-        true => Ok((modules, namings[0])),
-        false => Err(content(
+    if namings.iter().any(|naming| *naming != namings[0]) {
+        return Err(content(
             "names of both sgm and diffusers naming, expected one".into(),
-        )),
+        ));
     }
+    Ok((modules, namings[0]))
 }
 
 fn module(name: &str, entry: &Entry) -> Result<(Module, Naming), String> {

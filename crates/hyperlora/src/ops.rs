@@ -123,9 +123,7 @@ pub(crate) fn gelu(x: Tensor) -> Computed<Tensor> {
     if !x.device().is_cpu() {
         return x.gelu_erf();
     }
-    in_place(x, "gelu", CHUNK, |part| {
-        part.iter_mut().for_each(|x| *x = gelu_of(*x))
-    })
+    in_place(x, "gelu", CHUNK, |part| each(part, gelu_of))
 }
 
 /// x · σ(1.702 x), OpenAI CLIP's activation.
@@ -133,9 +131,7 @@ pub(crate) fn quick_gelu(x: Tensor) -> Computed<Tensor> {
     if !x.device().is_cpu() {
         return &x * candle_nn::ops::sigmoid(&(&x * 1.702)?)?;
     }
-    in_place(x, "quick gelu", CHUNK, |part| {
-        part.iter_mut().for_each(|x| *x = quick_gelu_of(*x))
-    })
+    in_place(x, "quick gelu", CHUNK, |part| each(part, quick_gelu_of))
 }
 
 /// Attention with `heads` heads: q `[t, inner]`, k and v `[s, inner]`, to `[t, inner]`. The scale is
@@ -190,6 +186,12 @@ impl<F: Fn(&mut [f32]) + Sync + Send> InplaceOp1 for Parts<F> {
     }
 }
 
+fn each(values: &mut [f32], of: impl Fn(f32) -> f32) {
+    for x in values {
+        *x = of(*x);
+    }
+}
+
 fn normalise_row(row: &mut [f32], weight_and_bias: &[(f32, f32)], eps: f32) {
     let size = row.len() as f32;
     let mean = sum(row, |x| x) / size;
@@ -206,9 +208,9 @@ fn softmax_row(row: &mut [f32]) {
         f32::NEG_INFINITY,
         |max, x| if x > max { x } else { max },
     );
-    row.iter_mut().for_each(|x| *x = exp(*x - max));
+    each(row, |x| exp(x - max));
     let scale = sum(row, |x| x).recip();
-    row.iter_mut().for_each(|x| *x *= scale);
+    each(row, |x| x * scale);
 }
 
 fn sum(row: &[f32], of: impl Fn(f32) -> f32) -> f32 {

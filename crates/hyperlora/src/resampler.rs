@@ -12,6 +12,9 @@ use crate::ops::{LayerNorm, Linear, attention, gelu};
 /// Epsilon of every LayerNorm here.
 pub(crate) const EPS: f64 = 1e-5;
 
+/// Its presence says that there is a second condition.
+const SECOND: &str = "proj_in_2.weight";
+
 /// All sizes of a resampler. Only the width of a head is not in the tensors' shapes.
 #[derive(Debug, Clone, Copy)]
 struct Sizes {
@@ -98,10 +101,11 @@ impl Sizes {
         let [k, _] = file.shape("proj_out.weight")?;
         let [inner, _] = file.shape("layers.0.attn1.to_q.weight")?;
         let [ff, _] = file.shape("layers.0.ff.net.0.proj.weight")?;
-        let second = match file.has("proj_in_2.weight") {
-            true => Some(file.shape::<2>("proj_in_2.weight")?[1]),
-            false => None,
-        };
+        let second = file
+            .has(SECOND)
+            .then(|| file.shape::<2>(SECOND))
+            .transpose()?;
+        let second = second.map(|[_, width]| width);
         let depth = file.count_numbered("layers.");
         let sizes = Self {
             tokens,

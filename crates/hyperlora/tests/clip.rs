@@ -1,6 +1,8 @@
 //! Against hidden states computed by transformers on two tiny models: quick_gelu with projection, and
 //! gelu without (whose names have no `vision_model.` in front).
 
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor, safetensors};

@@ -1,11 +1,13 @@
 //! Against numbers computed by the authors' implementation on a tiny model of the released layout.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::float_cmp)]
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor, safetensors};
 use likeness_domain::coefficients::{Coefficients, StoredCoefficients, identity};
-use likeness_hyperlora::{Basis, Encoder, Inputs, Kind, Naming};
+use likeness_hyperlora::{Basis, Encoder, Inputs, Kind, LoraMatrix, Naming};
 
 const DIM_HEAD: usize = 16;
 const TOLERANCE: f64 = 1e-5;
@@ -63,9 +65,9 @@ fn exact_identity(photos: &[Coefficients]) -> Coefficients {
             .zip(photo.values())
             .for_each(|(sum, value)| *sum += value);
     }
-    values
-        .iter_mut()
-        .for_each(|value| *value /= photos.len() as f32);
+    for value in &mut values {
+        *value /= photos.len() as f32;
+    }
     Coefficients::new(photos[0].tokens(), photos[0].k(), values)
         .unwrap()
         .normalised()
@@ -179,7 +181,7 @@ fn the_lora_in_diffusers_naming_has_the_same_numbers() {
             );
         }
     }
-    let targets: Vec<_> = lora.matrices.iter().map(|matrix| matrix.target()).collect();
+    let targets: Vec<_> = lora.matrices.iter().map(LoraMatrix::target).collect();
     assert_eq!(
         targets[3],
         "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_out.0"

@@ -1,5 +1,7 @@
 //! What does not fit is refused with the file, the tensor and what was expected.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::float_cmp)]
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
