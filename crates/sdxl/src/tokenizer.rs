@@ -11,7 +11,7 @@ use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::sequence::Sequence as PreSequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
-use tokenizers::{SplitDelimiterBehavior, Tokenizer as Bpe};
+use tokenizers::{AddedToken, SplitDelimiterBehavior, Tokenizer as Bpe};
 
 use crate::Error;
 use crate::config::read_json;
@@ -63,18 +63,22 @@ impl Tokenizer {
         let parts = read_parts(dir)?;
         let special = |key, default| special_token(dir, key, default);
         let end_token = special("eos_token", "<|endoftext|>")?;
+        let names = [
+            special("bos_token", "<|startoftext|>")?,
+            end_token.clone(),
+            special("pad_token", &end_token)?,
+            special("unk_token", &end_token)?,
+        ];
         let id = |token: &str| {
             parts.vocab.get(token).copied().ok_or_else(|| Error::Tokenizer {
                 path: dir.to_path_buf(),
                 reason: format!("the special token `{token}` is not in the vocabulary"),
             })
         };
-        let start = id(&special("bos_token", "<|startoftext|>")?)?;
-        let end = id(&end_token)?;
-        let pad = id(&special("pad_token", &end_token)?)?;
+        let [start, end, pad, _] = names.each_ref().map(|token| id(token));
+        let (start, end, pad) = (start?, end?, pad?);
         let largest = parts.vocab.values().copied().max().unwrap_or(0);
-        let unknown = special("unk_token", &end_token)?;
-        let bpe = build(parts, unknown).map_err(|error| damaged(dir, &error.to_string()))?;
+        let bpe = build(parts, &names).map_err(|error| damaged(dir, &error.to_string()))?;
         Ok(Tokenizer { bpe, start, end, pad, largest })
     }
 
@@ -158,12 +162,13 @@ fn special_token(dir: &Path, key: &str, default: &str) -> Result<String, Error> 
     Ok(default.to_owned())
 }
 
-fn build(parts: Parts, unknown: String) -> tokenizers::Result<Bpe> {
+/// `special` are start, end, padding and unknown.
+fn build(parts: Parts, special: &[String; 4]) -> tokenizers::Result<Bpe> {
     let model = BPE::builder()
         .vocab_and_merges(parts.vocab, parts.merges)
         .end_of_word_suffix("</w>".to_owned())
         .continuing_subword_prefix(String::new())
-        .unk_token(unknown)
+        .unk_token(special[3].clone())
         .build()?;
     let spaces = Replace::new(ReplacePattern::Regex(r"\s+".to_owned()), " ")?;
     let normalizers: Vec<NormalizerWrapper> = vec![NFC.into(), spaces.into(), Lowercase.into()];
@@ -174,5 +179,8 @@ fn build(parts: Parts, unknown: String) -> tokenizers::Result<Bpe> {
     let mut bpe = Bpe::new(model);
     bpe.with_normalizer(Some(Sequence::new(normalizers)))?;
     bpe.with_pre_tokenizer(Some(PreSequence::new(pre)));
+    // Special tokens are found in the text before anything else. This is not only about "<|…|>":
+    // encoder 2 pads with "!", so that its "!" never becomes the word-final "!</w>".
+    bpe.add_special_tokens(special.iter().map(|token| AddedToken::from(token.clone(), true)))?;
     Ok(bpe)
 }

@@ -249,7 +249,7 @@ fn other_models_are_refused_by_name() {
         ("text_encoder/config.json", "hidden_act", json!("relu"), "text_encoder"),
         ("text_encoder/config.json", "num_attention_heads", json!(0), "heads"),
         ("text_encoder/config.json", "vocab_size", json!(99), "vocab_size"),
-        ("text_encoder_2/config.json", "max_position_embeddings", json!(64), "tokens"),
+        ("text_encoder_2/config.json", "max_position_embeddings", json!(64), "position_embedding"),
         ("scheduler/scheduler_config.json", "prediction_type", json!("v_prediction"), "epsilon"),
         ("scheduler/scheduler_config.json", "beta_end", json!(7), "betas"),
         ("tokenizer_2/tokenizer_config.json", "pad_token", json!("none"), "none"),
