@@ -74,7 +74,7 @@ impl Postgres {
         let data = place.home.join("data");
         end_orphan(&data.join("postmaster.pid"), &data, Signal::QUIT)?;
         if !data.join("PG_VERSION").exists() {
-            place.initialise(&dir)?;
+            place.initialise(&dir, fsync)?;
         }
         check_version(&data, tools)?;
         Ok(Self {
@@ -181,7 +181,7 @@ impl Place {
     }
 
     /// Makes `data` whole or not at all.
-    fn initialise(&self, dir: &Path) -> Result<()> {
+    fn initialise(&self, dir: &Path, fsync: Fsync) -> Result<()> {
         let partial = self.home.join("data.partial");
         let _ = fs::remove_dir_all(&partial);
         fs::create_dir(&partial)?;
@@ -192,37 +192,36 @@ impl Place {
             account.own(&partial)?;
             account.own(&for_initdb)?;
         }
-        let made = self.initdb(&partial, &for_initdb);
+        let made = self.initdb(&partial, &for_initdb, fsync);
         fs::remove_file(&for_initdb)?;
         made?;
-        self.create_database(&partial)?;
+        self.create_database(&partial, fsync)?;
         write_private(&dir.join("password"), &password)?;
         fs::rename(&partial, self.home.join("data"))?;
         Ok(())
     }
 
-    fn initdb(&self, data: &Path, password_file: &Path) -> Result<()> {
+    fn initdb(&self, data: &Path, password_file: &Path, fsync: Fsync) -> Result<()> {
         let mut command = Command::new(self.bin.join("initdb"));
         command
-            .args([
-                "--no-sync",
-                "--no-instructions",
-                "--encoding=UTF8",
-                "--no-locale",
-            ])
+            .args(["--no-instructions", "--encoding=UTF8", "--no-locale"])
             .args(["--auth=scram-sha-256", "--username", NAME, "--pgdata"])
             .arg(data)
             .arg("--pwfile")
             .arg(password_file);
+        if fsync == Fsync::Off {
+            command.arg("--no-sync");
+        }
         self.run(command, "")
     }
 
-    fn create_database(&self, data: &Path) -> Result<()> {
+    fn create_database(&self, data: &Path, fsync: Fsync) -> Result<()> {
         let mut command = Command::new(self.bin.join("postgres"));
-        command
-            .args(["--single", "-F", "-D"])
-            .arg(data)
-            .arg("postgres");
+        command.arg("--single").arg("-D").arg(data);
+        if fsync == Fsync::Off {
+            command.arg("-F");
+        }
+        command.arg("postgres");
         self.run(command, &format!("CREATE DATABASE {NAME};\n"))
     }
 
