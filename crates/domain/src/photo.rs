@@ -70,10 +70,13 @@ pub struct QualityReport {
     pub face_size: f32,
     /// The detector's confidence, on its own scale.
     pub detector_score: f32,
-    /// Variance of the Laplacian over the face, at a fixed size.
+    /// Detail in the face: variance of the Laplacian over the variance of the luma, at a fixed size.
     pub sharpness: f32,
-    /// Mean luminance of the face, 0 to 1.
+    /// The luma that a tenth of the face exceeds, 0 to 1.
     pub brightness: f32,
+    /// Share of the face that is blown out, 0 to 1.
+    #[serde(default)]
+    pub overexposed: f32,
     /// Where the landmarks come from.
     pub landmarks: LandmarkSource,
 }

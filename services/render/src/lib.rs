@@ -1,1 +1,12 @@
-//! See docs/architecture.md.
+//! The render worker: claims renders, synthesises, merges, samples, encodes, uploads, finishes. It holds no credential
+//! of the database or the object storage, and no signing key: its claim gives it upload links.
+
+mod attempt;
+mod engine;
+mod hello;
+mod server;
+mod stop;
+
+pub use engine::{Engine, Failure, Job, Painted};
+pub use server::{Render, RenderArgs};
+pub use stop::{Stop, StopReason};

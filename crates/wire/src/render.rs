@@ -1,0 +1,222 @@
+//! Renders, domain ↔ proto.
+
+use likeness_domain::{
+    Error, FieldViolation, RenderState,
+    bundle::RenderDefaults,
+    render::{ImageFormat, Priority, RenderDraft, RenderProgress, RenderTimings, Scheduler},
+};
+
+use crate::{time, v1};
+
+/// A render's state as sent.
+pub fn state(state: RenderState) -> v1::RenderState {
+    match state {
+        RenderState::Queued => v1::RenderState::Queued,
+        RenderState::Dispatched => v1::RenderState::Dispatched,
+        RenderState::Running => v1::RenderState::Running,
+        RenderState::Succeeded => v1::RenderState::Succeeded,
+        RenderState::Failed => v1::RenderState::Failed,
+        RenderState::Cancelled => v1::RenderState::Cancelled,
+        RenderState::Expired => v1::RenderState::Expired,
+    }
+}
+
+/// A render's state as received, in a filter.
+///
+/// # Errors
+/// A value that names no state.
+pub fn state_from(state: i32) -> Result<RenderState, Error> {
+    match v1::RenderState::try_from(state) {
+        Ok(v1::RenderState::Queued) => Ok(RenderState::Queued),
+        Ok(v1::RenderState::Dispatched) => Ok(RenderState::Dispatched),
+        Ok(v1::RenderState::Running) => Ok(RenderState::Running),
+        Ok(v1::RenderState::Succeeded) => Ok(RenderState::Succeeded),
+        Ok(v1::RenderState::Failed) => Ok(RenderState::Failed),
+        Ok(v1::RenderState::Cancelled) => Ok(RenderState::Cancelled),
+        Ok(v1::RenderState::Expired) => Ok(RenderState::Expired),
+        Ok(v1::RenderState::Unspecified) | Err(_) => {
+            Err(Error::invalid_field("states", "expected render states"))
+        }
+    }
+}
+
+/// A scheduler as sent.
+pub fn scheduler(scheduler: Scheduler) -> v1::Scheduler {
+    match scheduler {
+        Scheduler::Ddim => v1::Scheduler::Ddim,
+        Scheduler::Euler => v1::Scheduler::Euler,
+        Scheduler::EulerKarras => v1::Scheduler::EulerKarras,
+        Scheduler::EulerAncestral => v1::Scheduler::EulerAncestral,
+        Scheduler::Dpmpp2m => v1::Scheduler::Dpmpp2m,
+        Scheduler::Dpmpp2mKarras => v1::Scheduler::Dpmpp2mKarras,
+        Scheduler::Lcm => v1::Scheduler::Lcm,
+    }
+}
+
+fn scheduler_from(scheduler: i32) -> Result<Option<Scheduler>, FieldViolation> {
+    Ok(match v1::Scheduler::try_from(scheduler) {
+        Ok(v1::Scheduler::Unspecified) => None,
+        Ok(v1::Scheduler::Ddim) => Some(Scheduler::Ddim),
+        Ok(v1::Scheduler::Euler) => Some(Scheduler::Euler),
+        Ok(v1::Scheduler::EulerKarras) => Some(Scheduler::EulerKarras),
+        Ok(v1::Scheduler::EulerAncestral) => Some(Scheduler::EulerAncestral),
+        Ok(v1::Scheduler::Dpmpp2m) => Some(Scheduler::Dpmpp2m),
+        Ok(v1::Scheduler::Dpmpp2mKarras) => Some(Scheduler::Dpmpp2mKarras),
+        Ok(v1::Scheduler::Lcm) => Some(Scheduler::Lcm),
+        Err(_) => return Err(violation("render.scheduler", "expected a known scheduler")),
+    })
+}
+
+/// An image format as sent.
+pub fn image_format(format: ImageFormat) -> v1::ImageFormat {
+    match format {
+        ImageFormat::Png => v1::ImageFormat::Png,
+        ImageFormat::Jpeg => v1::ImageFormat::Jpeg,
+        ImageFormat::Webp => v1::ImageFormat::Webp,
+    }
+}
+
+fn image_format_from(format: i32) -> Result<Option<ImageFormat>, FieldViolation> {
+    Ok(match v1::ImageFormat::try_from(format) {
+        Ok(v1::ImageFormat::Unspecified) => None,
+        Ok(v1::ImageFormat::Png) => Some(ImageFormat::Png),
+        Ok(v1::ImageFormat::Jpeg) => Some(ImageFormat::Jpeg),
+        Ok(v1::ImageFormat::Webp) => Some(ImageFormat::Webp),
+        Err(_) => return Err(violation("render.output_format", "expected PNG, JPEG or WEBP")),
+    })
+}
+
+/// A priority as sent.
+pub fn priority(priority: Priority) -> v1::RenderPriority {
+    match priority {
+        Priority::Interactive => v1::RenderPriority::Interactive,
+        Priority::Normal => v1::RenderPriority::Normal,
+        Priority::Bulk => v1::RenderPriority::Bulk,
+    }
+}
+
+/// A priority as received.
+///
+/// # Errors
+/// A value that this version does not know.
+pub fn priority_from(priority: i32) -> Result<Priority, FieldViolation> {
+    match v1::RenderPriority::try_from(priority) {
+        Ok(v1::RenderPriority::Unspecified | v1::RenderPriority::Normal) => Ok(Priority::Normal),
+        Ok(v1::RenderPriority::Interactive) => Ok(Priority::Interactive),
+        Ok(v1::RenderPriority::Bulk) => Ok(Priority::Bulk),
+        Err(_) => Err(violation("render.priority", "expected INTERACTIVE, NORMAL or BULK")),
+    }
+}
+
+/// What a request says of the picture.
+///
+/// # Errors
+/// Every enumerated field with a value that this version does not know.
+pub fn draft(render: &v1::Render) -> Result<RenderDraft, Vec<FieldViolation>> {
+    let scheduler = scheduler_from(render.scheduler);
+    let format = image_format_from(render.output_format);
+    match (scheduler, format) {
+        (Ok(scheduler), Ok(output_format)) => Ok(RenderDraft {
+            id_scale: render.id_scale,
+            base_scale: render.base_scale,
+            prompt: render.prompt.clone(),
+            negative_prompt: render.negative_prompt.clone(),
+            seed: render.seed,
+            steps: render.steps,
+            guidance: render.guidance,
+            scheduler,
+            width: render.width,
+            height: render.height,
+            image_count: render.image_count,
+            output_format,
+        }),
+        (scheduler, format) => Err([scheduler.err(), format.err()].into_iter().flatten().collect()),
+    }
+}
+
+/// Refuses the parts of a render that are in the contract but not built yet.
+///
+/// # Errors
+/// UNIMPLEMENTED, naming the first of them.
+pub fn refuse_unbuilt(render: &v1::Render) -> Result<(), Error> {
+    let unbuilt = [
+        (!render.sliders.is_empty(), "render.sliders"),
+        (render.base_scale.is_some_and(|scale| scale != 0.0), "render.base_scale"),
+        (render.init_image.is_some(), "render.init_image"),
+        (render.face_detail.is_some(), "render.face_detail"),
+        (render.best_of.is_some(), "render.best_of"),
+        (render.webhook.is_some(), "render.webhook"),
+    ];
+    match unbuilt.iter().find(|(asked, _)| *asked) {
+        Some((_, field)) => Err(Error::unimplemented(field)),
+        None => Ok(()),
+    }
+}
+
+/// Progress as sent.
+pub fn progress(progress: RenderProgress) -> v1::RenderProgress {
+    v1::RenderProgress {
+        image: signed(progress.image),
+        image_count: signed(progress.image_count),
+        step: signed(progress.step),
+        steps: signed(progress.steps),
+    }
+}
+
+/// Timings as sent; `queued` in seconds.
+pub fn timings(timings: RenderTimings, queued: f64) -> v1::RenderTimings {
+    v1::RenderTimings {
+        queued: Some(time::duration(queued)),
+        synthesis: Some(time::duration(timings.synthesis)),
+        merge: Some(time::duration(timings.merge)),
+        sampling: Some(time::duration(timings.sampling)),
+        encoding: Some(time::duration(timings.encoding)),
+        upload: Some(time::duration(timings.upload)),
+    }
+}
+
+/// A bundle's defaults as sent.
+pub fn defaults(defaults: &RenderDefaults) -> v1::RenderDefaults {
+    v1::RenderDefaults {
+        id_scale: defaults.id_scale,
+        steps: signed(defaults.steps),
+        guidance: defaults.guidance,
+        scheduler: scheduler(defaults.scheduler).into(),
+        width: signed(defaults.width),
+        height: signed(defaults.height),
+    }
+}
+
+fn violation(field: &str, description: &str) -> FieldViolation {
+    FieldViolation { field: field.to_owned(), description: description.to_owned() }
+}
+
+fn signed(count: u32) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_enum_values_are_all_named() {
+        let render = v1::Render { scheduler: 99, output_format: 99, ..v1::Render::default() };
+        assert_eq!(draft(&render).unwrap_err().len(), 2);
+    }
+
+    #[test]
+    fn every_state_goes_out_and_comes_back() {
+        for known in RenderState::ALL {
+            assert_eq!(state_from(state(*known).into()).unwrap(), *known);
+        }
+        assert!(state_from(0).is_err());
+    }
+
+    #[test]
+    fn what_is_not_built_is_refused_by_name() {
+        let render = v1::Render { best_of: Some(4), ..v1::Render::default() };
+        assert!(refuse_unbuilt(&render).unwrap_err().message.contains("best_of"));
+        assert!(refuse_unbuilt(&v1::Render::default()).is_ok());
+    }
+}

@@ -1,0 +1,9 @@
+//! AdminService.
+
+mod convert;
+mod keys;
+mod queue;
+mod service;
+mod tenants;
+
+pub use service::Admin;

@@ -1,0 +1,61 @@
+//! What every handler works with.
+
+use std::time::Duration;
+
+use likeness_blob::Blob;
+use likeness_domain::{Error, SharedClock};
+use likeness_queue::Queue;
+use likeness_registry::{PgPool, Postgres, Transaction};
+
+use crate::auth::OperatorKey;
+
+/// Handles on the stores, and the front's own limits. Handlers hold no other state.
+#[derive(Clone)]
+pub struct App {
+    /// The registry.
+    pub pool: PgPool,
+    /// The queue's messages.
+    pub queue: Queue,
+    /// Photos and images.
+    pub blob: Blob,
+    /// The time.
+    pub clock: SharedClock,
+    /// Who may administer.
+    pub operator: OperatorKey,
+    /// What requests may ask for.
+    pub limits: Limits,
+}
+
+/// What requests may ask for.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// A photo's bytes.
+    pub photo_bytes: usize,
+    /// Photos in one request.
+    pub photos_per_request: usize,
+    /// How long a download link lives.
+    pub download_ttl: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            // A 48-megapixel JPEG from a phone has 10 to 15 MB.
+            photo_bytes: 20 << 20,
+            photos_per_request: 16,
+            download_ttl: Duration::from_secs(15 * 60),
+        }
+    }
+}
+
+impl App {
+    /// Begins a transaction.
+    pub async fn begin(&self) -> Result<Transaction<'static, Postgres>, Error> {
+        likeness_registry::begin(&self.pool).await
+    }
+
+    /// Commits a transaction.
+    pub async fn commit(&self, tx: Transaction<'static, Postgres>) -> Result<(), Error> {
+        likeness_registry::commit(tx).await
+    }
+}

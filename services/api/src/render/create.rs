@@ -1,0 +1,258 @@
+//! Taking a render in: everything is checked and pinned, then one row is inserted. OK means durable.
+
+use likeness_domain::{
+    Error, ErrorKind, IdentityId, RenderId, TenantId, labels,
+    render::{RenderDraft, RenderSpec, resolve_expire_time, resolve_weights},
+};
+use likeness_registry::{
+    PgConnection,
+    bundles::{self, Placement},
+    coefficients, identities,
+    renders::{self, NewRender, Render, RenderIdentity},
+    tenants,
+};
+use likeness_wire::{render as wire, time, v1};
+use prost::Message as _;
+use ring::rand::{SecureRandom, SystemRandom};
+
+use super::convert;
+use crate::{app::App, auth, events, replay};
+
+/// Seconds that a denoising step of one megapixel is guessed to take, until workers report better.
+const SECONDS_PER_MEGAPIXEL_STEP: f32 = 0.15;
+/// Seconds around the steps: claim, synthesis, merge, decoding, upload.
+const SECONDS_PER_RENDER: f32 = 0.5;
+
+/// Takes a render in, or returns the one that the same request made before.
+pub async fn create(
+    app: &App,
+    tenant: TenantId,
+    request: v1::CreateRenderRequest,
+) -> Result<v1::CreateRenderResponse, Error> {
+    auth::check_parent(tenant, &request.parent)?;
+    let wanted = request.render.unwrap_or_default();
+    wire::refuse_unbuilt(&wanted)?;
+    if request.validate_only {
+        return validate(app, tenant, &wanted).await;
+    }
+    let payload = wanted.encode_to_vec();
+    let replay =
+        replay::Request::new(Some(tenant), "CreateRender", &request.request_id, &[&payload])?;
+    let mut tx = app.begin().await?;
+    let row = match replay.begin(&mut tx, app).await? {
+        Some(ids) => first(&mut tx, tenant, &ids).await?,
+        None => {
+            let new = check(app, &mut tx, tenant, &wanted).await?;
+            let row = renders::create(&mut tx, &new, app.clock.now()).await?;
+            replay.record(&mut tx, &[row.id.0]).await?;
+            row
+        }
+    };
+    app.commit(tx).await?;
+    events::wake_dispatch(app).await;
+    Ok(v1::CreateRenderResponse { render: Some(convert::render(app, &row).await?), estimate: None })
+}
+
+async fn first(
+    conn: &mut PgConnection,
+    tenant: TenantId,
+    ids: &[uuid::Uuid],
+) -> Result<Render, Error> {
+    let id = ids.first().copied().ok_or_else(|| Error::internal("a request id without render"))?;
+    renders::get(conn, tenant, id.into()).await
+}
+
+/// Checks a render as if to take it in, and says what it would cost.
+async fn validate(
+    app: &App,
+    tenant: TenantId,
+    wanted: &v1::Render,
+) -> Result<v1::CreateRenderResponse, Error> {
+    // Never committed.
+    let mut tx = app.begin().await?;
+    let new = check(app, &mut tx, tenant, wanted).await?;
+    let place = renders::window(&mut tx, &new.pool).await?;
+    let row = renders::create(&mut tx, &new, app.clock.now()).await?;
+    let mut render = convert::render(app, &row).await?;
+    render.name = String::new();
+    let estimate = v1::RenderEstimate {
+        cost: Some(time::duration(f64::from(new.cost_seconds))),
+        place: place.dispatched + place.running,
+        begin_time: None,
+    };
+    Ok(v1::CreateRenderResponse { render: Some(render), estimate: Some(estimate) })
+}
+
+/// Everything that is checked before a render is taken in: parameters, bundle, consent, coefficients, quota.
+async fn check(
+    app: &App,
+    conn: &mut PgConnection,
+    tenant: TenantId,
+    wanted: &v1::Render,
+) -> Result<NewRender, Error> {
+    let placement = place(conn, &wanted.model).await?;
+    let spec = parameters(wanted, &placement)?;
+    check_backlog(conn, tenant).await?;
+    let now = app.clock.now();
+    let requested = read_time("render.expire_time", wanted.expire_time)?;
+    Ok(NewRender {
+        id: RenderId::generate(app.clock.as_ref()),
+        tenant_id: tenant,
+        priority: wire::priority_from(wanted.priority).map_err(one)?,
+        cost_seconds: estimate(&spec),
+        identities: pin(conn, tenant, wanted, &placement.bundle.encoder).await?,
+        bundle: placement.bundle.digest,
+        pool: placement.pool,
+        spec,
+        labels: checked_labels(wanted)?,
+        run_after: read_time("render.start_time", wanted.start_time)?,
+        expire_time: resolve_expire_time(requested, now).map_err(one)?,
+        retry_of: None,
+    })
+}
+
+async fn place(conn: &mut PgConnection, model: &str) -> Result<Placement, Error> {
+    bundles::resolve(conn, model).await?.ok_or_else(|| {
+        let message = if model.is_empty() {
+            "no render worker has announced a bundle yet; start one and try again".to_owned()
+        } else {
+            "no bundle offers this model; ListModels names those on offer".to_owned()
+        };
+        Error::new(ErrorKind::FailedPrecondition, "MODEL_NOT_SERVED", message)
+    })
+}
+
+fn parameters(wanted: &v1::Render, placement: &Placement) -> Result<RenderSpec, Error> {
+    let draft: RenderDraft = wire::draft(wanted).map_err(Error::invalid)?;
+    let seed = match draft.seed {
+        Some(_) => 0,
+        None => random_seed()?,
+    };
+    draft.resolve(&placement.model, &placement.bundle.defaults, seed).map_err(Error::invalid)
+}
+
+fn random_seed() -> Result<u32, Error> {
+    let mut bytes = [0; 4];
+    SystemRandom::new()
+        .fill(&mut bytes)
+        .map_err(|_| Error::internal("the system gave no random numbers"))?;
+    Ok(u32::from_le_bytes(bytes))
+}
+
+/// A guess at the seconds of a worker's time; two UNet passes a step where there is guidance.
+fn estimate(spec: &RenderSpec) -> f32 {
+    let megapixels = (spec.width * spec.height) as f32 / 1e6;
+    let passes = if spec.guidance > 1.0 { 1.0 } else { 0.5 };
+    let steps = (spec.steps * spec.image_count) as f32;
+    SECONDS_PER_RENDER + SECONDS_PER_MEGAPIXEL_STEP * megapixels * passes * steps
+}
+
+async fn check_backlog(conn: &mut PgConnection, tenant: TenantId) -> Result<(), Error> {
+    let Some(most) = tenants::get(conn, tenant).await?.limits.max_queued else { return Ok(()) };
+    if renders::queued_count(conn, tenant).await? < i64::from(most) {
+        return Ok(());
+    }
+    Err(Error {
+        retry_after: Some(std::time::Duration::from_secs(5)),
+        ..Error::new(
+            ErrorKind::ResourceExhausted,
+            "BACKLOG_FULL",
+            format!("{most} renders wait already; try again when some have begun"),
+        )
+    })
+}
+
+/// Who the render shows: identities with consent, pinned to the photos that make their coefficients now.
+async fn pin(
+    conn: &mut PgConnection,
+    tenant: TenantId,
+    wanted: &v1::Render,
+    encoder: &str,
+) -> Result<Vec<RenderIdentity>, Error> {
+    let weights: Vec<Option<f32>> = wanted.identities.iter().map(|part| part.weight).collect();
+    let weights = resolve_weights(&weights).map_err(one)?;
+    let mut pinned = Vec::with_capacity(weights.len());
+    for (part, weight) in wanted.identities.iter().zip(weights) {
+        let name = crate::identity::own_identity(tenant, "render.identities", &part.identity)?;
+        let photo_ids = ready(conn, tenant, name.identity, encoder).await?;
+        pinned.push(RenderIdentity { identity_id: name.identity, weight, photo_ids });
+    }
+    Ok(pinned)
+}
+
+async fn ready(
+    conn: &mut PgConnection,
+    tenant: TenantId,
+    identity: IdentityId,
+    encoder: &str,
+) -> Result<Vec<likeness_domain::PhotoId>, Error> {
+    let row = identities::get(conn, tenant, identity).await?;
+    let refuse = |reason, message: &str| {
+        Err(Error::new(ErrorKind::FailedPrecondition, reason, message.to_owned()))
+    };
+    match &row.consent {
+        None => {
+            return refuse(
+                "CONSENT_MISSING",
+                "the identity has no consent; record it with UpdateIdentity",
+            );
+        }
+        Some(consent) if consent.revoked_at.is_some() => {
+            return refuse("CONSENT_REVOKED", "the identity's consent has been withdrawn");
+        }
+        Some(_) => {}
+    }
+    let photos = coefficients::ready_photos(conn, identity, encoder).await?;
+    if photos.is_empty() {
+        return refuse(
+            "IDENTITY_NOT_READY",
+            "the identity has no accepted photo for this bundle; add photos and wait until it is READY",
+        );
+    }
+    Ok(photos)
+}
+
+fn checked_labels(wanted: &v1::Render) -> Result<labels::Labels, Error> {
+    let mut violations = Vec::new();
+    labels::check("render.labels", &wanted.labels, &mut violations);
+    if violations.is_empty() { Ok(wanted.labels.clone()) } else { Err(Error::invalid(violations)) }
+}
+
+fn read_time(
+    field: &str,
+    time: Option<prost_types::Timestamp>,
+) -> Result<Option<chrono::DateTime<chrono::Utc>>, Error> {
+    time.map(|time| time::from_proto(field, time)).transpose().map_err(one)
+}
+
+fn one(violation: likeness_domain::FieldViolation) -> Error {
+    Error::invalid(vec![violation])
+}
+
+#[cfg(test)]
+mod tests {
+    use likeness_domain::{
+        bundle::RenderDefaults,
+        render::{RenderDraft, Scheduler},
+    };
+
+    use super::*;
+
+    #[test]
+    fn an_estimate_grows_with_the_work() {
+        let defaults = RenderDefaults {
+            scheduler: Scheduler::Euler,
+            steps: 20,
+            guidance: 3.5,
+            id_scale: 0.8,
+            width: 1024,
+            height: 1024,
+        };
+        let spec = |count| {
+            let draft = RenderDraft { image_count: Some(count), ..RenderDraft::default() };
+            draft.resolve("m", &defaults, 0).unwrap()
+        };
+        assert!(estimate(&spec(2)) > estimate(&spec(1)));
+        assert!(estimate(&RenderSpec { guidance: 1.0, ..spec(1) }) < estimate(&spec(1)));
+    }
+}

@@ -1,0 +1,9 @@
+//! RenderService.
+
+mod convert;
+mod create;
+mod renders;
+mod service;
+mod watch;
+
+pub use service::Renders;

@@ -1,0 +1,91 @@
+//! Idempotent creation: the same tenant, method, `request_id` and payload return the same resources.
+
+use likeness_domain::{Error, TenantId};
+use likeness_registry::{
+    PgConnection,
+    idempotency::{self, IdempotencyKey, Replay},
+};
+use ring::digest::{Context, SHA256};
+use uuid::Uuid;
+
+use crate::app::App;
+
+const MAX_REQUEST_ID: usize = 128;
+
+/// A request that may be a repetition.
+pub struct Request<'a> {
+    key: Option<IdempotencyKey<'a>>,
+}
+
+impl<'a> Request<'a> {
+    /// A request by what its client calls it; with an empty id it is never a repetition. `parts` are all that it asks
+    /// for, encoded.
+    pub fn new(
+        tenant: Option<TenantId>,
+        method: &'static str,
+        request_id: &'a str,
+        parts: &[&[u8]],
+    ) -> Result<Self, Error> {
+        if request_id.len() > MAX_REQUEST_ID {
+            let expected = format!("expected at most {MAX_REQUEST_ID} bytes");
+            return Err(Error::invalid_field("request_id", expected));
+        }
+        let key = (!request_id.is_empty()).then(|| IdempotencyKey {
+            tenant,
+            method,
+            request_id,
+            payload_sha256: digest(parts),
+        });
+        Ok(Self { key })
+    }
+
+    /// What the first request of this id made, where this is a repetition. Otherwise the id is taken in the caller's
+    /// transaction, and a concurrent twin waits for it.
+    pub async fn begin(
+        &self,
+        conn: &mut PgConnection,
+        app: &App,
+    ) -> Result<Option<Vec<Uuid>>, Error> {
+        let Some(key) = &self.key else { return Ok(None) };
+        Ok(match idempotency::begin(conn, key, app.clock.now()).await? {
+            Replay::New => None,
+            Replay::Same(ids) => Some(ids),
+        })
+    }
+
+    /// Remembers what this request made.
+    pub async fn record(&self, conn: &mut PgConnection, ids: &[Uuid]) -> Result<(), Error> {
+        match &self.key {
+            Some(key) => idempotency::record(conn, key, ids).await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// SHA-256 over the parts, each with its length, so that no two lists of parts run together.
+fn digest(parts: &[&[u8]]) -> [u8; 32] {
+    let mut context = Context::new(&SHA256);
+    for part in parts {
+        context.update(&(part.len() as u64).to_le_bytes());
+        context.update(part);
+    }
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(context.finish().as_ref());
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_do_not_run_together() {
+        assert_ne!(digest(&[b"ab", b"c"]), digest(&[b"a", b"bc"]));
+        assert_eq!(digest(&[b"ab"]), digest(&[b"ab"]));
+    }
+
+    #[test]
+    fn a_long_request_id_is_refused() {
+        assert!(Request::new(None, "m", &"x".repeat(129), &[]).is_err());
+    }
+}

@@ -1,0 +1,111 @@
+//! The command line.
+
+use std::io;
+
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
+
+use crate::{
+    bundle::BundleCommand,
+    client::{IdentitiesCommand, ModelsArgs, PhotosCommand, RendersCommand},
+    dev::DevArgs,
+    fail::Failure,
+    operator::{KeysCommand, QueueCommand, TenantsCommand, WorkersCommand},
+    services::{ApiService, DispatchService, EnrollService, MigrateArgs, RenderService},
+};
+
+/// Enrol a face once, render it anywhere.
+#[derive(Parser)]
+#[command(name = "likeness", version, propagate_version = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// Tables for people, or JSON for scripts.
+    #[arg(long, global = true, value_enum, default_value_t)]
+    pub output: Output,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// Tables.
+    #[default]
+    Human,
+    /// One JSON document.
+    Json,
+}
+
+/// Everything that the binary does.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Service: the gRPC front.
+    Api(ApiService),
+    /// Service: the enrolment worker.
+    Enroll(EnrollService),
+    /// Service: the dispatcher.
+    Dispatch(DispatchService),
+    /// Service: the render worker.
+    Render(RenderService),
+    /// Bring the database's schema up to this version.
+    Migrate(MigrateArgs),
+    /// All services in one process, with a private Postgres, NATS and S3.
+    Dev(DevArgs),
+
+    /// Client: enrolled people.
+    #[command(subcommand)]
+    Identities(IdentitiesCommand),
+    /// Client: the photos of an identity.
+    #[command(subcommand)]
+    Photos(PhotosCommand),
+    /// Client: requests to make pictures.
+    #[command(subcommand)]
+    Renders(RendersCommand),
+    /// Client: the models that renders may name.
+    Models(ModelsArgs),
+
+    /// Operator: photo apps.
+    #[command(subcommand)]
+    Tenants(TenantsCommand),
+    /// Operator: API keys.
+    #[command(subcommand)]
+    Keys(KeysCommand),
+    /// Operator: the queue.
+    #[command(subcommand)]
+    Queue(QueueCommand),
+    /// Operator: the workers.
+    #[command(subcommand)]
+    Workers(WorkersCommand),
+
+    /// Bundles on disk.
+    #[command(subcommand)]
+    Bundle(BundleCommand),
+    /// Print a completion script for a shell.
+    Completions {
+        /// Which shell.
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Prints a completion script.
+pub fn completions(shell: clap_complete::Shell) -> Result<(), Failure> {
+    clap_complete::generate(shell, &mut Cli::command(), "likeness", &mut io::stdout());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_service_and_a_client_command_parse() {
+        assert!(Cli::try_parse_from(["likeness", "bundle", "inspect", "dir"]).is_ok());
+        let list = ["likeness", "--output", "json", "renders", "list", "--api-key", "k"];
+        assert!(Cli::try_parse_from(list).is_ok());
+        assert!(Cli::try_parse_from(["likeness", "nonsense"]).is_err());
+    }
+}

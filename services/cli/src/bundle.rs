@@ -1,0 +1,98 @@
+//! Bundles on disk.
+
+use std::path::{Path, PathBuf};
+
+use clap::Subcommand;
+use indicatif::{ProgressBar, ProgressStyle};
+use likeness_bundle::{Bundle, Verification, pocket};
+
+use crate::{
+    args::Output,
+    fail::Failure,
+    output::{line, print_fields, print_json},
+};
+
+/// What to do with bundles.
+#[derive(Subcommand)]
+pub enum BundleCommand {
+    /// Make the pocket bundle: tiny, with random weights, in the real formats. Its pictures mean nothing.
+    MakePocket {
+        /// A new or empty folder.
+        dir: PathBuf,
+        /// The same seed makes the same bundle everywhere.
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+    },
+    /// Show what a bundle holds, from its files' headers alone.
+    Inspect {
+        /// The bundle.
+        dir: PathBuf,
+    },
+    /// Compare every file with its checksum in the manifest.
+    Verify {
+        /// The bundle.
+        dir: PathBuf,
+    },
+}
+
+/// Runs a command.
+pub fn run(command: BundleCommand, output: Output) -> Result<(), Failure> {
+    match command {
+        BundleCommand::MakePocket { dir, seed } => make_pocket(&dir, seed, output),
+        BundleCommand::Inspect { dir } => inspect(&dir, output),
+        BundleCommand::Verify { dir } => verify(&dir, output),
+    }
+}
+
+fn make_pocket(dir: &Path, seed: u64, output: Output) -> Result<(), Failure> {
+    pocket::make(dir, seed).map_err(failed)?;
+    let bundle = Bundle::open(dir).map_err(failed)?;
+    let fields = [
+        ("bundle", dir.display().to_string()),
+        ("digest", bundle.digest()),
+        ("note", "random weights: its pictures mean nothing".to_owned()),
+    ];
+    let json = serde_json::json!({ "dir": dir, "digest": bundle.digest() });
+    print_fields(output, &fields, &json)
+}
+
+fn verify(dir: &Path, output: Output) -> Result<(), Failure> {
+    let bundle = Bundle::open(dir).map_err(failed)?;
+    let bar = ProgressBar::new(0);
+    if let Ok(style) = ProgressStyle::with_template("{wide_bar} {bytes}/{total_bytes}") {
+        bar.set_style(style);
+    }
+    let verification = bundle
+        .verify(|progress| {
+            bar.set_length(progress.total);
+            bar.set_position(progress.done);
+        })
+        .map_err(failed)?;
+    bar.finish_and_clear();
+    show(&verification, output)?;
+    if verification.is_ok() {
+        return Ok(());
+    }
+    Err(Failure::new("the bundle is not what its manifest says; fetch or make it again"))
+}
+
+fn show(verification: &Verification, output: Output) -> Result<(), Failure> {
+    if output == Output::Json {
+        let json = serde_json::to_value(verification).map_err(failed)?;
+        return print_json(&json);
+    }
+    for path in &verification.missing {
+        line(&format!("missing  {path}"))?;
+    }
+    for path in &verification.extra {
+        line(&format!("extra    {path}"))?;
+    }
+    for changed in &verification.changed {
+        line(&format!("changed  {}", changed.path))?;
+    }
+    line(&format!("{} files, {} bytes read", verification.files, verification.bytes))
+}
+
+fn failed(error: impl std::fmt::Display) -> Failure {
+    Failure::new(error.to_string())
+}

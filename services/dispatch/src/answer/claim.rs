@@ -1,0 +1,98 @@
+//! A worker claims a render: publication, state, deadline and consent are checked, and RUNNING is committed.
+
+use std::time::Duration;
+
+use likeness_blob::ObjectKey;
+use likeness_domain::{Error, RenderState};
+use likeness_queue::{ClaimReply, ClaimRequest, Grant, Refusal, Upload};
+use likeness_registry::renders::{self, Claimed};
+
+use super::{signed, unsigned};
+use crate::{events, server::Dispatch};
+
+/// Grants the render with a new attempt and a lease, or says why not.
+pub async fn claim(dispatch: Dispatch, request: ClaimRequest) -> Result<ClaimReply, Error> {
+    let publication = signed("publication", request.publication)?;
+    let mut tx = dispatch.begin().await?;
+    let claimed = renders::claim(
+        &mut tx,
+        request.render,
+        publication,
+        &request.worker,
+        dispatch.policy.lease,
+        dispatch.clock.now(),
+    )
+    .await?;
+    dispatch.commit(tx).await?;
+    match claimed {
+        Claimed::Granted(grant) => {
+            events::render_changed(&dispatch, request.render, RenderState::Running).await;
+            Ok(ClaimReply::Granted(reply(&dispatch, &grant).await?))
+        }
+        Claimed::Refused(refusal) => {
+            tracing::info!(render = %request.render, refusal = refusal.as_str(), "claim refused");
+            // A claim may itself have settled the render: expired, or its person gone.
+            events::wake(&dispatch).await;
+            notify_settled(&dispatch, &request, refusal).await;
+            Ok(ClaimReply::Refused { reason: reason(refusal) })
+        }
+    }
+}
+
+async fn notify_settled(dispatch: &Dispatch, request: &ClaimRequest, refusal: renders::Refusal) {
+    match refusal {
+        renders::Refusal::Expired => {
+            events::render_changed(dispatch, request.render, RenderState::Expired).await;
+        }
+        renders::Refusal::NoConsent | renders::Refusal::CoefficientsGone => {
+            events::render_changed(dispatch, request.render, RenderState::Failed).await;
+        }
+        _ => {}
+    }
+}
+
+async fn reply(dispatch: &Dispatch, grant: &renders::Grant) -> Result<Grant, Error> {
+    let policy = &dispatch.policy;
+    Ok(Grant {
+        attempt: unsigned(grant.attempt),
+        lease_seconds: u32::try_from(policy.lease.num_seconds()).unwrap_or(0),
+        spec: grant.render.spec.clone(),
+        expire_time: grant.render.expire_time,
+        coefficient_sets: grant.render.identities.iter().map(|part| part.weight).collect(),
+        uploads: uploads(dispatch, grant).await?,
+        upload_expire: dispatch.clock.now() + policy.upload_ttl,
+    })
+}
+
+/// One upload link for each image; their keys hold the attempt, so that a stale one can replace nothing.
+async fn uploads(dispatch: &Dispatch, grant: &renders::Grant) -> Result<Vec<Upload>, Error> {
+    let spec = &grant.render.spec;
+    let ttl = dispatch.policy.upload_ttl.to_std().unwrap_or(Duration::ZERO);
+    let mut uploads = Vec::with_capacity(spec.image_count as usize);
+    for position in 0..spec.image_count {
+        let key = ObjectKey::RenderImage {
+            tenant: grant.render.tenant_id,
+            render: grant.render.id,
+            attempt: unsigned(grant.attempt),
+            position,
+            format: spec.output_format,
+        };
+        let content_type = spec.output_format.content_type();
+        uploads.push(Upload {
+            url: dispatch.blob.presign_put(&key, ttl, content_type).await?.into(),
+            content_type: content_type.to_owned(),
+        });
+    }
+    Ok(uploads)
+}
+
+fn reason(refusal: renders::Refusal) -> Refusal {
+    match refusal {
+        renders::Refusal::StalePublication => Refusal::StalePublication,
+        renders::Refusal::NotDispatched => Refusal::NotWaiting,
+        renders::Refusal::Expired => Refusal::Expired,
+        renders::Refusal::NoConsent => Refusal::ConsentRevoked,
+        renders::Refusal::CoefficientsGone => Refusal::NoSuchSet,
+        renders::Refusal::Gone => Refusal::Other,
+    }
+}

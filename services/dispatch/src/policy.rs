@@ -1,0 +1,67 @@
+//! The queue's numbers, in one place.
+
+use chrono::TimeDelta;
+use likeness_registry::renders::RetryPolicy;
+
+/// How long things may take before they count as lost, and how much is handed out ahead.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy {
+    /// How long a claim holds without renewal.
+    pub lease: TimeDelta,
+    /// How long the leader leads without renewal.
+    pub leadership: TimeDelta,
+    /// How long a worker may be silent before it does not count as live.
+    pub silence: TimeDelta,
+    /// A publication that JetStream has not confirmed by then is published again.
+    pub unconfirmed: TimeDelta,
+    /// A publication that nobody has claimed by then is published again.
+    pub unclaimed: TimeDelta,
+    /// How long upload links live: longer than any lease chain of one attempt is expected to last.
+    pub upload_ttl: TimeDelta,
+    /// Seconds of work that a live worker is handed ahead.
+    pub seconds_per_worker: f32,
+    /// How much more than that is admitted, so that no worker waits for admission.
+    pub window_factor: f32,
+    /// Failures before a render is given up, and the waits between.
+    pub retry: RetryPolicy,
+    /// Attempts before a photo is given up.
+    pub photo_attempts: i32,
+    /// The wait before a photo's next attempt.
+    pub photo_backoff: TimeDelta,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            lease: TimeDelta::seconds(30),
+            leadership: TimeDelta::milliseconds(1500),
+            silence: TimeDelta::seconds(15),
+            unconfirmed: TimeDelta::seconds(2),
+            unclaimed: TimeDelta::seconds(30),
+            upload_ttl: TimeDelta::hours(1),
+            seconds_per_worker: 20.0,
+            window_factor: 1.25,
+            retry: RetryPolicy::default(),
+            photo_attempts: 3,
+            photo_backoff: TimeDelta::seconds(2),
+        }
+    }
+}
+
+impl Policy {
+    /// Seconds of work that a pool of `live` workers may have in its window.
+    pub fn window_seconds(&self, live: i64) -> f32 {
+        live.max(0) as f32 * self.seconds_per_worker * self.window_factor
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pool_without_workers_has_no_window() {
+        assert!(Policy::default().window_seconds(0) <= 0.0);
+        assert!(Policy::default().window_seconds(2) > Policy::default().window_seconds(1));
+    }
+}

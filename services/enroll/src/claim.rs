@@ -1,0 +1,152 @@
+//! One photo: claim, fetch, enrol, store. A prompt is acknowledged only when Postgres knows what became of the photo.
+
+use anyhow::Context as _;
+use likeness_blob::ObjectKey;
+use likeness_domain::{Error, PhotoState};
+use likeness_queue::{Delivery, IdentityEvent, PhotoPrompt};
+use likeness_registry::{
+    SealingContext, begin, commit,
+    photos::queue::{self, PhotoClaim},
+};
+use tokio::time::Duration;
+
+use crate::{
+    engine::{Enrolled, Verdict},
+    server::Enroll,
+};
+
+/// The largest original read back: above what the front takes in.
+const MAX_ORIGINAL: usize = 64 << 20;
+/// Attempts before a photo is given up.
+const MAX_ATTEMPTS: i32 = 3;
+/// The wait before a photo's next attempt, for each attempt so far.
+const BACKOFF_SECONDS: i64 = 2;
+
+/// Works on one prompt. What fails is logged and tried again by the queue.
+pub async fn work_on(enroll: &Enroll, prompt: Delivery<PhotoPrompt>) {
+    let message = *prompt.message();
+    let done = match claim(enroll, &message).await {
+        Ok(Some(claim)) => settle(enroll, &claim).await,
+        // Somebody else has it, or it is done.
+        Ok(None) => Ok(()),
+        Err(error) => Err(error),
+    };
+    let told = match done {
+        Ok(()) => prompt.ack().await,
+        Err(error) => {
+            tracing::warn!(photo = %message.photo, ?error, "a photo waits for another attempt");
+            prompt.nak(Duration::from_secs(1)).await
+        }
+    };
+    if let Err(error) = told {
+        tracing::debug!(%error, "a prompt was not acknowledged; it will come again");
+    }
+}
+
+async fn claim(enroll: &Enroll, prompt: &PhotoPrompt) -> Result<Option<PhotoClaim>, Error> {
+    let publication = i32::try_from(prompt.publication).map_err(Error::internal)?;
+    let mut tx = begin(&enroll.pool).await?;
+    let now = enroll.clock.now();
+    let claim =
+        queue::claim(&mut tx, prompt.photo, publication, &enroll.worker, enroll.lease, now).await?;
+    commit(tx).await?;
+    Ok(claim)
+}
+
+/// Enrols the photo while its lease is kept alive, and stores the verdict.
+async fn settle(enroll: &Enroll, claim: &PhotoClaim) -> Result<(), Error> {
+    notify(enroll, claim).await;
+    let verdict = tokio::select! {
+        verdict = examine(enroll, claim) => verdict,
+        () = keep_lease(enroll, claim) => {
+            tracing::warn!(photo = %claim.name.photo, "the lease was lost");
+            return Ok(());
+        }
+    };
+    match verdict {
+        Ok(Verdict::Accepted(enrolled)) => accept(enroll, claim, &enrolled).await?,
+        Ok(Verdict::Rejected(rejection)) => {
+            let mut tx = begin(&enroll.pool).await?;
+            let now = enroll.clock.now();
+            queue::reject(&mut tx, claim.name.photo, claim.attempt, &rejection, now).await?;
+            commit(tx).await?;
+        }
+        Err(error) => retry(enroll, claim, &error).await?,
+    }
+    notify(enroll, claim).await;
+    Ok(())
+}
+
+async fn examine(enroll: &Enroll, claim: &PhotoClaim) -> anyhow::Result<Verdict> {
+    let name = claim.name;
+    let key = ObjectKey::PhotoOriginal {
+        tenant: name.tenant,
+        identity: name.identity,
+        photo: name.photo,
+    };
+    let bytes = enroll.blob.get(&key, MAX_ORIGINAL).await.context("reading the original")?;
+    enroll.engine.enroll(bytes, claim.face_choice).await
+}
+
+/// Ends when the lease is lost.
+async fn keep_lease(enroll: &Enroll, claim: &PhotoClaim) {
+    let interval = (enroll.lease / 3).to_std().unwrap_or(Duration::from_secs(1));
+    loop {
+        tokio::time::sleep(interval).await;
+        if let Ok(false) = renew(enroll, claim).await {
+            return;
+        }
+    }
+}
+
+async fn renew(enroll: &Enroll, claim: &PhotoClaim) -> Result<bool, Error> {
+    let mut tx = begin(&enroll.pool).await?;
+    let now = enroll.clock.now();
+    let held =
+        queue::renew(&mut tx, claim.name.photo, claim.attempt, enroll.lease, now).await?;
+    commit(tx).await?;
+    Ok(held)
+}
+
+async fn accept(enroll: &Enroll, claim: &PhotoClaim, enrolled: &Enrolled) -> Result<(), Error> {
+    let name = claim.name;
+    let context = SealingContext {
+        tenant: name.tenant,
+        identity: name.identity,
+        photo: name.photo,
+        encoder: &enroll.encoder,
+    };
+    let sealed = enroll.keys.seal(&context, &enrolled.coefficients)?;
+    let mut tx = begin(&enroll.pool).await?;
+    let now = enroll.clock.now();
+    let current =
+        queue::accept(&mut tx, name.photo, claim.attempt, &enrolled.quality, &sealed, now).await?;
+    if current {
+        commit(tx).await?;
+    } else {
+        tracing::warn!(photo = %name.photo, "a stale attempt was dropped");
+    }
+    Ok(())
+}
+
+async fn retry(enroll: &Enroll, claim: &PhotoClaim, error: &anyhow::Error) -> Result<(), Error> {
+    tracing::error!(photo = %claim.name.photo, attempt = claim.attempt, "{error:#}");
+    let now = enroll.clock.now();
+    let wait = chrono::TimeDelta::seconds(BACKOFF_SECONDS * i64::from(claim.attempt));
+    let mut tx = begin(&enroll.pool).await?;
+    let state =
+        queue::retry(&mut tx, claim.name.photo, claim.attempt, now + wait, MAX_ATTEMPTS, now)
+            .await?;
+    commit(tx).await?;
+    if state == Some(PhotoState::Failed) {
+        tracing::error!(photo = %claim.name.photo, "a photo was given up");
+    }
+    Ok(())
+}
+
+async fn notify(enroll: &Enroll, claim: &PhotoClaim) {
+    let topic = enroll.queue.subjects().identity_event(claim.name.identity);
+    if let Err(error) = enroll.queue.publish_event(&topic, &IdentityEvent {}).await {
+        tracing::debug!(%error, "a hint was not sent");
+    }
+}

@@ -1,0 +1,169 @@
+//! From a photo's bytes to coefficients. One OS thread owns the models; callers send it photos and wait.
+
+use anyhow::Context as _;
+use candle_core::{Device, Tensor};
+use likeness_bundle::{Bundle, Detector as DetectorPart};
+use likeness_domain::{
+    coefficients::StoredCoefficients,
+    photo::{FaceChoice, LandmarkSource, QualityReport, Rejection, RejectionReason},
+};
+use likeness_face::{
+    ClipOptions, Detector, Face, Limits, Recognizer, arcface_input, assess, choose, clip_input,
+    decode, pixel_values,
+};
+use likeness_hyperlora::{ClipVision, Encoder};
+use tokio::sync::{mpsc, oneshot};
+
+/// What became of a photo.
+#[derive(Debug)]
+pub enum Verdict {
+    /// It can be enrolled.
+    Accepted(Box<Enrolled>),
+    /// It is refused for what it shows.
+    Rejected(Rejection),
+}
+
+/// What enrolment makes of a photo.
+#[derive(Debug)]
+pub struct Enrolled {
+    /// What was measured.
+    pub quality: QualityReport,
+    /// What the resampler predicted, before the mean.
+    pub coefficients: StoredCoefficients,
+}
+
+struct Job {
+    bytes: bytes::Bytes,
+    face: FaceChoice,
+    answer: oneshot::Sender<anyhow::Result<Verdict>>,
+}
+
+/// A handle on the thread that owns the models; it ends when the last handle is dropped.
+#[derive(Clone)]
+pub struct Engine {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl Engine {
+    /// Loads the bundle's face and encoder models and starts their thread.
+    ///
+    /// # Errors
+    /// A section that the bundle lacks, or a file that does not fit.
+    pub fn start(bundle: &Bundle) -> anyhow::Result<Self> {
+        let models = Models::load(bundle)?;
+        let (jobs, mut queue) = mpsc::channel::<Job>(1);
+        std::thread::Builder::new()
+            .name("enroll-models".to_owned())
+            .spawn(move || {
+                while let Some(job) = queue.blocking_recv() {
+                    // Whoever asked may have gone; the next photo is what counts.
+                    let _ = job.answer.send(models.enroll(&job.bytes, job.face));
+                }
+            })
+            .context("cannot start the models' thread")?;
+        Ok(Self { jobs })
+    }
+
+    /// Enrols one photo.
+    ///
+    /// # Errors
+    /// A fault of a model, not of the photo.
+    pub async fn enroll(&self, bytes: bytes::Bytes, face: FaceChoice) -> anyhow::Result<Verdict> {
+        let (answer, verdict) = oneshot::channel();
+        let job = Job { bytes, face, answer };
+        self.jobs.send(job).await.ok().context("the models' thread has ended")?;
+        verdict.await.context("the models' thread has ended")?
+    }
+}
+
+struct Models {
+    detector: Detector,
+    recognizer: Recognizer,
+    clip: ClipVision,
+    encoder: Encoder,
+    limits: Limits,
+}
+
+impl Models {
+    fn load(bundle: &Bundle) -> anyhow::Result<Self> {
+        let face = bundle.face()?;
+        let hyperlora = bundle.hyperlora()?;
+        let device = Device::Cpu;
+        Ok(Self {
+            detector: detector(&face.detector)?,
+            recognizer: Recognizer::load(&face.recognizer)?,
+            clip: ClipVision::load(&bundle.clip_vision()?, &device)?,
+            encoder: Encoder::load(&hyperlora.dir, hyperlora.dim_head, &device)?,
+            limits: Limits::default(),
+        })
+    }
+
+    fn enroll(&self, bytes: &[u8], choice: FaceChoice) -> anyhow::Result<Verdict> {
+        let found = decode(bytes, &self.limits).and_then(|image| {
+            let faces = self.detector.detect(&image);
+            let face = choose(&faces, wanted(choice))?;
+            let quality = assess(&image, &face, faces.len(), &self.limits)?;
+            Ok((image, face, quality))
+        });
+        match found {
+            Ok((image, face, quality)) => Ok(Verdict::Accepted(Box::new(Enrolled {
+                quality: report(&quality),
+                coefficients: self.encode(&image, &face)?,
+            }))),
+            Err(refused) => Ok(Verdict::Rejected(rejection(&refused)?)),
+        }
+    }
+
+    fn encode(&self, image: &image::RgbImage, face: &Face) -> anyhow::Result<StoredCoefficients> {
+        let size = u32::try_from(self.clip.image_size())?;
+        let view = clip_input(image, face, &ClipOptions { size, ..ClipOptions::default() });
+        let side = self.clip.image_size();
+        let pixels = Tensor::from_vec(pixel_values(&view.pixels), (1, 3, side, side), &Device::Cpu)?;
+        let clip_hidden = self.clip.hidden_states(&pixels)?;
+        let embedding = self.recognizer.embed(&arcface_input(image, face))?;
+        let embedding = Tensor::from_slice(&embedding, (1, embedding.len()), &Device::Cpu)?;
+        let per_photo = self.encoder.per_photo(&clip_hidden, &embedding)?;
+        let coefficients = per_photo.first().context("the encoder gave no coefficients")?;
+        Ok(StoredCoefficients::from_coefficients(coefficients))
+    }
+}
+
+fn detector(part: &DetectorPart) -> anyhow::Result<Detector> {
+    match part {
+        DetectorPart::Frontal => Ok(Detector::builtin_frontal()?),
+        DetectorPart::Onnx(path) => anyhow::bail!(
+            "{}: ONNX detectors are not built yet; use builtin = \"frontal\"",
+            path.display()
+        ),
+    }
+}
+
+fn wanted(choice: FaceChoice) -> likeness_face::FaceChoice {
+    match choice {
+        FaceChoice::Only => likeness_face::FaceChoice::Only,
+        FaceChoice::Largest => likeness_face::FaceChoice::Largest,
+    }
+}
+
+fn rejection(refused: &likeness_face::Rejection) -> anyhow::Result<Rejection> {
+    let reason: RejectionReason =
+        refused.as_str().parse().context("the face crate's reason is none of the domain's")?;
+    Ok(Rejection { reason, message: refused.to_string() })
+}
+
+fn report(quality: &likeness_face::QualityReport) -> QualityReport {
+    QualityReport {
+        width: quality.image_width,
+        height: quality.image_height,
+        faces_found: u32::try_from(quality.faces_found).unwrap_or(u32::MAX),
+        face_size: quality.face_size as f32,
+        detector_score: quality.detector_score,
+        sharpness: quality.sharpness,
+        brightness: quality.brightness / 255.0,
+        overexposed: quality.overexposed,
+        landmarks: match quality.landmarks {
+            likeness_face::LandmarkSource::Template => LandmarkSource::Template,
+            likeness_face::LandmarkSource::Predicted => LandmarkSource::Predicted,
+        },
+    }
+}

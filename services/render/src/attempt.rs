@@ -1,0 +1,306 @@
+//! One attempt: claim, fetch coefficients, paint, upload, finish. A prompt is acknowledged only when Postgres knows how
+//! the attempt ended.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use futures::StreamExt as _;
+use likeness_domain::{
+    Clock as _, RenderId, SystemClock,
+    coefficients::Coefficients,
+    render::{RenderProgress, RenderedImage},
+};
+use likeness_queue::{
+    CancelNotice, ClaimReply, ClaimRequest, CoefficientsReply, CoefficientsRequest, Delivery,
+    FinishRequest, Grant, Preview, Progress, QueueError, RenderPrompt, RenewReply, RenewRequest,
+    Upload, WorkOutcome,
+};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    engine::{Failure, Job, Painted},
+    server::Render,
+    stop::{Stop, StopReason},
+};
+
+/// How long an answer may take.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// The first and the longest wait between two tries of a report.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Works on one prompt. `turn` is the models' and is given on as soon as they are done, so that uploading overlaps the
+/// next render.
+pub async fn work_on(
+    render: &Render,
+    prompt: Delivery<RenderPrompt>,
+    turn: OwnedSemaphorePermit,
+    hard: &CancellationToken,
+) {
+    let message = *prompt.message();
+    let asked = Instant::now();
+    let told = match claim(render, &message).await {
+        Ok(ClaimReply::Granted(grant)) => {
+            let attempt = Attempt::new(render, message.render, grant, asked);
+            attempt.run(&prompt, turn, hard).await;
+            prompt.ack().await
+        }
+        Ok(ClaimReply::Refused { reason }) => {
+            tracing::info!(render = %message.render, ?reason, "claim refused");
+            prompt.ack().await
+        }
+        Err(error) => {
+            tracing::warn!(render = %message.render, %error, "not claimed");
+            prompt.nak(Duration::from_secs(1)).await
+        }
+    };
+    if let Err(error) = told {
+        tracing::debug!(%error, "a prompt was not acknowledged; it will come again");
+    }
+}
+
+async fn claim(render: &Render, prompt: &RenderPrompt) -> Result<ClaimReply, QueueError> {
+    let request = ClaimRequest {
+        render: prompt.render,
+        publication: prompt.publication,
+        worker: render.worker.clone(),
+    };
+    render.queue.request(&render.queue.subjects().claim(), &request, TIMEOUT).await
+}
+
+/// A claim that was granted.
+struct Attempt<'a> {
+    render: &'a Render,
+    id: RenderId,
+    grant: Grant,
+    /// When the claim was asked for: the lease is counted from here, so that ours never ends after the true one.
+    asked: Instant,
+    stop: Stop,
+}
+
+impl<'a> Attempt<'a> {
+    fn new(render: &'a Render, id: RenderId, grant: Grant, asked: Instant) -> Self {
+        Self { render, id, grant, asked, stop: Stop::default() }
+    }
+
+    /// Runs the attempt to its end, and reports it, while the lease is kept and cancels are heard.
+    async fn run(
+        &self,
+        prompt: &Delivery<RenderPrompt>,
+        turn: OwnedSemaphorePermit,
+        hard: &CancellationToken,
+    ) {
+        let work = async {
+            let outcome = self.outcome(turn).await;
+            if self.stop.reason() != Some(StopReason::LeaseLost) {
+                self.finish(outcome, hard).await;
+            }
+        };
+        tokio::select! {
+            () = work => {}
+            () = self.keep_lease(prompt) => {}
+            () = self.hear_cancel() => {}
+            () = self.heed_deadline() => {}
+            () = self.heed_hard_stop(hard) => {}
+        }
+    }
+
+    async fn outcome(&self, turn: OwnedSemaphorePermit) -> WorkOutcome {
+        let painted = match self.paint().await {
+            Ok(painted) => painted,
+            Err(failure) => return outcome_of(failure),
+        };
+        drop(turn);
+        match self.upload(painted).await {
+            Ok(outcome) => outcome,
+            Err(failure) => outcome_of(failure),
+        }
+    }
+
+    async fn paint(&self) -> Result<Painted, Failure> {
+        let sets = self.coefficients().await?;
+        let (progress, steps) = mpsc::unbounded_channel();
+        let job = Job { spec: self.grant.spec.clone(), sets, stop: self.stop.clone(), progress };
+        let mut painting = std::pin::pin!(self.render.engine.paint(job));
+        let mut telling = std::pin::pin!(self.tell(steps));
+        tokio::select! {
+            painted = &mut painting => painted,
+            () = &mut telling => painting.await,
+        }
+    }
+
+    /// Passes progress on as it comes; only the latest step counts where NATS is slow.
+    async fn tell(&self, mut steps: mpsc::UnboundedReceiver<(RenderProgress, Option<Bytes>)>) {
+        let topic = self.render.queue.subjects().render_progress(self.id);
+        while let Some((progress, preview)) = steps.recv().await {
+            if !steps.is_empty() {
+                continue;
+            }
+            let preview = preview.map(|bytes| Preview {
+                content_type: "image/jpeg".to_owned(),
+                bytes: bytes.to_vec(),
+            });
+            let message = Progress { attempt: self.grant.attempt, progress, preview };
+            if let Err(error) = self.render.queue.publish_event(&topic, &message).await {
+                tracing::debug!(%error, "progress was not sent");
+            }
+        }
+    }
+
+    async fn coefficients(&self) -> Result<Vec<(Coefficients, f32)>, Failure> {
+        let mut sets = Vec::with_capacity(self.grant.coefficient_sets.len());
+        for (set, weight) in (0..).zip(&self.grant.coefficient_sets) {
+            sets.push((self.coefficient_set(set).await?, *weight));
+        }
+        Ok(sets)
+    }
+
+    async fn coefficient_set(&self, set: u32) -> Result<Coefficients, Failure> {
+        let request = CoefficientsRequest { render: self.id, attempt: self.grant.attempt, set };
+        let endpoint = self.render.queue.subjects().coefficients();
+        match self.render.queue.request(&endpoint, &request, TIMEOUT).await {
+            Ok(CoefficientsReply::Set(coefficients)) => Ok(coefficients),
+            Ok(CoefficientsReply::Refused { reason }) => Err(Failure::Permanent {
+                reason: "COEFFICIENTS_REFUSED",
+                message: format!("the coefficients were refused: {reason:?}"),
+            }),
+            Err(error) => Err(Failure::Transient {
+                reason: "COEFFICIENTS_NOT_FETCHED",
+                message: error.to_string(),
+            }),
+        }
+    }
+
+    async fn upload(&self, painted: Painted) -> Result<WorkOutcome, Failure> {
+        let begun = Instant::now();
+        let files = painted.images.iter().zip(&self.grant.uploads);
+        let uploads = files.map(|((file, _), upload)| self.put(file.clone(), upload));
+        futures::future::try_join_all(uploads).await?;
+        let images: Vec<RenderedImage> = painted.images.into_iter().map(|(_, told)| told).collect();
+        let mut timings = painted.timings;
+        timings.upload = begun.elapsed().as_secs_f64();
+        Ok(WorkOutcome::Succeeded { images, timings })
+    }
+
+    async fn put(&self, file: Bytes, upload: &Upload) -> Result<(), Failure> {
+        self.render.uploader.put(&upload.url, &upload.content_type, file).await.map_err(|error| {
+            Failure::Transient { reason: "UPLOAD_FAILED", message: error.to_string() }
+        })
+    }
+
+    /// Repeats the report until there is an answer, or the worker must end.
+    async fn finish(&self, outcome: WorkOutcome, hard: &CancellationToken) {
+        let request = FinishRequest {
+            render: self.id,
+            attempt: self.grant.attempt,
+            worker: self.render.worker.clone(),
+            outcome,
+        };
+        let endpoint = self.render.queue.subjects().finish();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match self.render.queue.request(&endpoint, &request, TIMEOUT).await {
+                Ok(reply) => {
+                    tracing::info!(render = %self.id, attempt = self.grant.attempt, ?reply, "finished");
+                    return;
+                }
+                Err(error) => tracing::warn!(render = %self.id, %error, "not reported yet"),
+            }
+            if hard.is_cancelled() {
+                return;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Renews the lease; ends only after it is lost and the work has had its time to notice.
+    async fn keep_lease(&self, prompt: &Delivery<RenderPrompt>) {
+        let mut until = self.asked + seconds(self.grant.lease_seconds);
+        let interval = seconds(self.grant.lease_seconds) / 3;
+        loop {
+            tokio::time::sleep(interval).await;
+            let asked = Instant::now();
+            match self.renew().await {
+                Ok(RenewReply::Held { lease_seconds, cancel }) => {
+                    until = asked + seconds(lease_seconds);
+                    if cancel {
+                        self.stop.now(StopReason::Cancelled);
+                    }
+                    if let Err(error) = prompt.in_progress().await {
+                        tracing::debug!(%error, "no progress ack");
+                    }
+                }
+                Ok(RenewReply::Lost) => break,
+                Err(error) => tracing::warn!(render = %self.id, %error, "not renewed"),
+            }
+            if Instant::now() >= until {
+                break;
+            }
+        }
+        tracing::warn!(render = %self.id, attempt = self.grant.attempt, "the lease was lost");
+        self.stop.now(StopReason::LeaseLost);
+        std::future::pending::<()>().await;
+    }
+
+    async fn renew(&self) -> Result<RenewReply, QueueError> {
+        let request = RenewRequest {
+            render: self.id,
+            attempt: self.grant.attempt,
+            worker: self.render.worker.clone(),
+        };
+        let endpoint = self.render.queue.subjects().renew();
+        self.render.queue.request(&endpoint, &request, TIMEOUT).await
+    }
+
+    /// Stops at once when a cancel is heard; a renewal tells it too, later. Never ends by itself.
+    async fn hear_cancel(&self) {
+        let topic = self.render.queue.subjects().render_cancel(self.id);
+        match self.render.queue.subscribe::<CancelNotice>(&topic).await {
+            Ok(mut notices) => {
+                if notices.next().await.is_some() {
+                    self.stop.now(StopReason::Cancelled);
+                }
+            }
+            Err(error) => tracing::warn!(%error, "cancels are heard at renewals only"),
+        }
+        std::future::pending::<()>().await;
+    }
+
+    /// Stops when the render's time has run out: nobody wants its images any more. Never ends by itself.
+    async fn heed_deadline(&self) {
+        tokio::time::sleep(until(self.grant.expire_time)).await;
+        self.stop.now(StopReason::LeaseLost);
+        std::future::pending::<()>().await;
+    }
+
+    /// Gives the render back when the worker must end. Never ends by itself.
+    async fn heed_hard_stop(&self, hard: &CancellationToken) {
+        hard.cancelled().await;
+        self.stop.now(StopReason::HandBack);
+        std::future::pending::<()>().await;
+    }
+}
+
+fn outcome_of(failure: Failure) -> WorkOutcome {
+    match failure {
+        Failure::Stopped(StopReason::Cancelled) => WorkOutcome::Cancelled,
+        Failure::Stopped(StopReason::HandBack | StopReason::LeaseLost) => WorkOutcome::HandedBack,
+        Failure::Permanent { reason, message } => {
+            WorkOutcome::Failed { reason: reason.to_owned(), message, retryable: false }
+        }
+        Failure::Transient { reason, message } => {
+            WorkOutcome::Failed { reason: reason.to_owned(), message, retryable: true }
+        }
+    }
+}
+
+fn seconds(count: u32) -> Duration {
+    Duration::from_secs(u64::from(count))
+}
+
+fn until(time: DateTime<Utc>) -> Duration {
+    (time - SystemClock.now()).to_std().unwrap_or(Duration::ZERO)
+}

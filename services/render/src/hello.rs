@@ -1,0 +1,53 @@
+//! Says that this worker is there, and what it serves.
+
+use std::time::Duration;
+
+use likeness_domain::WorkerKind;
+use likeness_queue::Hello;
+use likeness_runtime::Lifecycle;
+
+use crate::server::Render;
+
+const INTERVAL: Duration = Duration::from_secs(5);
+/// Until somebody has heard it for the first time.
+const FIRST: Duration = Duration::from_millis(100);
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Announces the worker now and then, and once more when it drains.
+pub fn spawn(render: &Render, lifecycle: &Lifecycle) {
+    let (render, soft) = (render.clone(), lifecycle.soft().clone());
+    lifecycle.spawn("hello", async move {
+        let mut heard = say(&render, false).await;
+        loop {
+            let pause = if heard { INTERVAL } else { FIRST };
+            if soft.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+                break;
+            }
+            heard = say(&render, false).await;
+        }
+        say(&render, true).await;
+        Ok(())
+    });
+}
+
+async fn say(render: &Render, draining: bool) -> bool {
+    let hello = Hello {
+        worker: render.worker.clone(),
+        kind: WorkerKind::Render,
+        pool: Some(render.pool.clone()),
+        device: "cpu".to_owned(),
+        device_class: "cpu".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started_at: render.started_at,
+        draining,
+        bundle: Some(render.bundle.clone()),
+    };
+    let endpoint = render.queue.subjects().hello();
+    match render.queue.request(&endpoint, &hello, TIMEOUT).await {
+        Ok(_) => true,
+        Err(error) => {
+            tracing::debug!(%error, "nobody heard the hello");
+            false
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! The main job through every real part: real Postgres, NATS and S3, every service, the gRPC contract.
+
+mod access;
+mod cancel;
+mod command_line;
+mod contract;
+mod crashes;
+mod enrolment;
+mod main_job;
+mod process;
+mod python;
+mod stage;
