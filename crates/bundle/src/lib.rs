@@ -7,6 +7,7 @@
 
 mod digest;
 mod error;
+mod inspect;
 mod manifest;
 mod open;
 pub mod pocket;
@@ -14,6 +15,7 @@ mod verify;
 
 pub use digest::PREPROCESSING_VERSION;
 pub use error::Error;
+pub use inspect::{FileReport, Inspection, PartReport, Problem};
 pub use manifest::{
     About, Builtin, Defaults, Face, HyperLora, MANIFEST, Manifest, Name, Part, RelPath, Sha256,
 };

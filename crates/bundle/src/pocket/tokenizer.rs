@@ -142,29 +142,21 @@ mod tests {
 
     #[test]
     fn vocabulary_has_clips_shape() {
-        let vocabulary = vocabulary(1024);
-        assert_eq!(vocabulary.tokens.len(), 1024);
+        let vocabulary = vocabulary(1032);
+        assert_eq!(vocabulary.tokens.len(), 1032);
         assert_eq!(vocabulary.tokens[0], "!");
         assert_eq!(vocabulary.tokens[256], "!</w>");
-        assert_eq!(vocabulary.tokens[1023], "<|endoftext|>");
+        assert_eq!(vocabulary.tokens[1031], "<|endoftext|>");
         let distinct: BTreeSet<&String> = vocabulary.tokens.iter().collect();
-        assert_eq!(distinct.len(), 1024);
+        assert_eq!(distinct.len(), 1032);
     }
 
     #[test]
-    fn trigger_words_and_most_prompt_words_are_short() {
-        let merges = vocabulary(1024).merges;
-        for word in ["fcsks", "fxhks", "fhyks", "person", "portrait"] {
+    fn every_word_of_the_list_is_one_token() {
+        let merges = vocabulary(1032).merges;
+        for word in WORDS.split_whitespace() {
             let tokens = tokenize(word, &merges);
-            assert!(tokens.len() <= 3, "{word}: {tokens:?}");
+            assert_eq!(tokens.len(), 1, "{word}: {tokens:?}");
         }
-        let total: usize = WORDS
-            .split_whitespace()
-            .map(|w| tokenize(w, &merges).len())
-            .sum();
-        assert!(
-            total < 2 * WORDS.split_whitespace().count(),
-            "{total} tokens"
-        );
     }
 }
