@@ -1,5 +1,6 @@
 //! Secrets of servers that only this machine sees.
 
+use std::fmt::Write;
 use std::fs::File;
 use std::io::Read;
 
@@ -11,5 +12,8 @@ pub(crate) fn hex(bytes: usize) -> Result<String> {
     File::open("/dev/urandom")
         .and_then(|mut source| source.read_exact(&mut buffer))
         .context("cannot read /dev/urandom")?;
-    Ok(buffer.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(buffer.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    }))
 }

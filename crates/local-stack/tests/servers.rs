@@ -1,5 +1,7 @@
 //! The servers, for real: start, crash, restart, two at once, and nothing left behind.
 
+#![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
+
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;

@@ -33,9 +33,30 @@ pub(crate) async fn remove(admin_url: &str, name: &str) -> Result<()> {
     Ok(admin.close().await?)
 }
 
+/// Drops what earlier test processes left on a server that is ours alone: their databases, and
+/// templates of other migrations.
+pub(crate) async fn remove_leftovers(admin_url: &str) -> Result<()> {
+    let mut admin = PgConnectOptions::from_str(admin_url)?.connect().await?;
+    let left = "SELECT datname FROM pg_database \
+                WHERE (datname LIKE 't\\_%' OR datname LIKE 'template\\_%') AND datname <> $1";
+    let names: Vec<String> = sqlx::query_scalar(left)
+        .bind(template_name())
+        .fetch_all(&mut admin)
+        .await?;
+    for name in names {
+        let drop = format!("DROP DATABASE {name} WITH (FORCE)");
+        sqlx::query(AssertSqlSafe(drop)).execute(&mut admin).await?;
+    }
+    Ok(admin.close().await?)
+}
+
+fn template_name() -> String {
+    format!("template_{:016x}", digest())
+}
+
 /// The template's name, after the migrations in it; made if it is not there yet.
 async fn template(options: &PgConnectOptions, admin: &mut PgConnection) -> Result<String> {
-    let name = format!("template_{:016x}", digest());
+    let name = template_name();
     if exists(admin, &name).await? {
         return Ok(name);
     }

@@ -1,6 +1,6 @@
 //! The servers that all tests of a process share.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use anyhow::{Context, Result, anyhow};
@@ -9,6 +9,7 @@ use likeness_local_stack::tools::Tools;
 use likeness_local_stack::{Fsync, Stack};
 
 use crate::binary::profile_dir;
+use crate::database;
 use crate::env;
 use crate::objects::S3Access;
 
@@ -46,10 +47,11 @@ impl Servers {
     pub fn start() -> Result<Self> {
         let target = target_dir()?;
         let slot = claim_slot(&target.join("test-servers"))?;
-        // Statics are never dropped, so an earlier process left its data.
-        Stack::wipe(slot.dir())?;
         let tools = Tools::find_or_fetch(&target.join("tools"))?;
-        let stack = Stack::start(slot.dir(), &tools, Fsync::Off)?;
+        let stack = reuse(slot.dir(), &tools).or_else(|_| {
+            Stack::wipe(slot.dir())?;
+            Stack::start(slot.dir(), &tools, Fsync::Off)
+        })?;
         Ok(Self {
             postgres_url: stack.postgres.url(),
             nats_url: stack.nats.url(),
@@ -101,6 +103,20 @@ impl Servers {
             (env::S3_SECRET_KEY, &self.s3.secret_key),
         ]
     }
+}
+
+/// Starts on what an earlier process left (statics are never dropped), which saves initdb, and
+/// removes everything in it.
+fn reuse(dir: &Path, tools: &Tools) -> Result<Stack> {
+    for part in ["nats", "s3"].map(|part| dir.join(part)) {
+        let _ = std::fs::remove_dir_all(part);
+    }
+    let stack = Stack::start(dir, tools, Fsync::Off)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(database::remove_leftovers(&stack.postgres.url()))?;
+    Ok(stack)
 }
 
 fn target_dir() -> Result<PathBuf> {

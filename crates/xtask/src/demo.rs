@@ -19,7 +19,7 @@ const STOP: [(Signal, Duration); 1] = [(Signal::TERM, Duration::from_secs(20))];
 struct Running {
     /// The `likeness` program.
     likeness: PathBuf,
-    /// What `likeness dev` wrote when it was ready.
+    /// What `likeness dev` wrote when it was ready: `endpoint` and `operator_key`, as JSON.
     ready_file: PathBuf,
     /// The demo's own folder, for the pictures.
     dir: PathBuf,
@@ -42,7 +42,8 @@ pub fn demo(workspace: &Workspace, photos: &[PathBuf]) -> Result<()> {
     client(&running, &photos)
 }
 
-/// The client's part, on a running system.
+/// The client's part, on a running system: a tenant and its key, the photos' identity, its wait
+/// until READY, the render with its progress, the download, and the timings of each.
 fn client(running: &Running, photos: &[PathBuf]) -> Result<()> {
     let _ = (&running.likeness, &running.ready_file, &running.dir, photos);
     bail!("the client's part of the demo does not exist yet")
@@ -76,6 +77,8 @@ fn start(workspace: &Workspace, likeness: &Path, bundle: &Path, dir: &Path) -> R
         .arg(bundle);
     command.arg("--tools-dir").arg(workspace.tools_dir());
     command.arg("--ready-file").arg(&ready_file);
+    // Any free port: several demos run side by side.
+    command.args(["--listen", "127.0.0.1:0"]);
     let mut running = Running {
         likeness: likeness.to_path_buf(),
         dir: dir.to_path_buf(),
@@ -105,7 +108,7 @@ impl Running {
 /// The photos with their whole paths; the fixture's where none are named.
 fn absolute(workspace: &Workspace, photos: &[PathBuf]) -> Result<Vec<PathBuf>> {
     if photos.is_empty() {
-        return Ok(vec![workspace.root.join("tests/fixtures/photo.jpg")]);
+        return Ok(vec![workspace.root.join("tests/fixtures/astronaut.png")]);
     }
     let absolute = photos.iter().map(std::path::absolute);
     Ok(absolute.collect::<std::io::Result<_>>()?)
