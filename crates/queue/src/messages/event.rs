@@ -3,7 +3,7 @@
 use std::fmt;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use likeness_domain::{IdentityState, RenderState, render::RenderProgress};
+use likeness_domain::{RenderState, render::RenderProgress};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use crate::codec::json_messages;
@@ -53,11 +53,8 @@ pub struct RenderEvent {
 }
 
 /// An identity changed: its photos, its labels, anything.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct IdentityEvent {
-    /// The state now.
-    pub state: IdentityState,
-}
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdentityEvent {}
 
 /// The render of this subject was cancelled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 
 use chrono::DateTime;
 use likeness_domain::{
-    IdentityState, RenderId, RenderState, WorkerKind,
+    RenderId, RenderState, WorkerKind,
     bundle::{BundleSummary, RenderDefaults},
     coefficients::Coefficients,
     render::{
@@ -216,7 +216,7 @@ fn events() {
         ),
     );
     frozen(&RenderEvent { state: RenderState::Running }, r#"{"v":1,"state":"RUNNING"}"#);
-    frozen(&IdentityEvent { state: IdentityState::Ready }, r#"{"v":1,"state":"READY"}"#);
+    frozen(&IdentityEvent {}, r#"{"v":1}"#);
     frozen(&CancelNotice {}, r#"{"v":1}"#);
     frozen(&Wake {}, r#"{"v":1}"#);
 }
