@@ -78,7 +78,12 @@ pub async fn load(
 ) -> Result<Vec<StoredCoefficients>, Error> {
     let sealed = load_sealed(conn, tenant, identity, photos, encoder).await?;
     let open = |photo: &PhotoId| {
-        let context = SealingContext { tenant, identity, photo: *photo, encoder };
+        let context = SealingContext {
+            tenant,
+            identity,
+            photo: *photo,
+            encoder,
+        };
         let row = sealed.get(photo).ok_or_else(|| gone(tenant, identity))?;
         keys.open(&context, row)
     };

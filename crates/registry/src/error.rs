@@ -51,23 +51,37 @@ fn refused(refusal: &dyn sqlx::error::DatabaseError) -> Error {
         let message = "a text holds a NUL character; leave it out";
         return Error::new(ErrorKind::InvalidArgument, "INVALID_TEXT", message);
     }
-    if passing { Error::unavailable("the database", cause) } else { Error::internal(cause) }
+    if passing {
+        Error::unavailable("the database", cause)
+    } else {
+        Error::internal(cause)
+    }
 }
 
 /// Whether a failure with this SQLSTATE passes by itself: the connection (08), a deadlock or a lost race (40), full
 /// (53), a lock held too long (55P03), a cancelled statement or a server that stops or starts (57).
 fn passes(code: &str) -> bool {
-    code == "55P03" || ["08", "40", "53", "57"].iter().any(|class| code.starts_with(class))
+    code == "55P03"
+        || ["08", "40", "53", "57"]
+            .iter()
+            .any(|class| code.starts_with(class))
 }
 
 /// An error for a row whose `column` no code of this version could have written.
 pub fn corrupt(table: &'static str, column: &'static str, row: impl fmt::Display) -> Error {
-    Error::internal(CorruptRow { table, column, row: row.to_string() })
+    Error::internal(CorruptRow {
+        table,
+        column,
+        row: row.to_string(),
+    })
 }
 
 /// Whether a statement broke this unique or foreign-key constraint.
 pub fn breaks(error: &sqlx::Error, constraint: &str) -> bool {
-    error.as_database_error().and_then(|refusal| refusal.constraint()) == Some(constraint)
+    error
+        .as_database_error()
+        .and_then(|refusal| refusal.constraint())
+        == Some(constraint)
 }
 
 #[cfg(test)]
@@ -76,7 +90,10 @@ mod tests {
 
     #[test]
     fn what_passes_is_unavailable_and_the_rest_a_fault() {
-        assert_eq!(database(sqlx::Error::PoolTimedOut).kind, ErrorKind::Unavailable);
+        assert_eq!(
+            database(sqlx::Error::PoolTimedOut).kind,
+            ErrorKind::Unavailable
+        );
         assert_eq!(database(sqlx::Error::RowNotFound).kind, ErrorKind::Internal);
         for code in ["08006", "40001", "40P01", "53300", "55P03", "57P01"] {
             assert!(passes(code), "{code}");

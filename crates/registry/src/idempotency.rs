@@ -63,8 +63,13 @@ pub async fn begin(
     .await
     .map_err(database)?;
     if !digests_equal(&earlier.payload_sha256, &key.payload_sha256) {
-        let message = "this request_id came with another request in the last 24 hours; take a new one";
-        return Err(Error::new(ErrorKind::AlreadyExists, "REQUEST_ID_REUSED", message));
+        let message =
+            "this request_id came with another request in the last 24 hours; take a new one";
+        return Err(Error::new(
+            ErrorKind::AlreadyExists,
+            "REQUEST_ID_REUSED",
+            message,
+        ));
     }
     Ok(Replay::Same(earlier.resource_ids))
 }
@@ -125,9 +130,12 @@ pub async fn record(
 /// # Errors
 /// The database fails.
 pub async fn sweep(conn: &mut PgConnection, now: DateTime<Utc>) -> Result<u64, Error> {
-    sqlx::query!("DELETE FROM idempotency WHERE created_at <= $1", now - LIFETIME)
-        .execute(conn)
-        .await
-        .map(|done| done.rows_affected())
-        .map_err(database)
+    sqlx::query!(
+        "DELETE FROM idempotency WHERE created_at <= $1",
+        now - LIFETIME
+    )
+    .execute(conn)
+    .await
+    .map(|done| done.rows_affected())
+    .map_err(database)
 }

@@ -4,8 +4,8 @@ use std::fmt;
 
 use chrono::{DateTime, Utc};
 use likeness_domain::{
-    Error, ErrorKind, IdentityId, IdentityState, Labels, TenantId, names::IdentityName,
-    page::Page, states::PhotoCounts,
+    Error, ErrorKind, IdentityId, IdentityState, Labels, TenantId, names::IdentityName, page::Page,
+    states::PhotoCounts,
 };
 use serde_json::Value;
 use sqlx::PgConnection;
@@ -30,7 +30,11 @@ pub struct Consent {
 
 impl fmt::Debug for Consent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.revoked_at.is_none() { "Consent(given)" } else { "Consent(revoked)" })
+        f.write_str(if self.revoked_at.is_none() {
+            "Consent(given)"
+        } else {
+            "Consent(revoked)"
+        })
     }
 }
 
@@ -67,13 +71,21 @@ impl Identity {
 
     /// Whether consent was given and not withdrawn.
     pub fn has_consent(&self) -> bool {
-        self.consent.as_ref().is_some_and(|consent| consent.revoked_at.is_none())
+        self.consent
+            .as_ref()
+            .is_some_and(|consent| consent.revoked_at.is_none())
     }
 }
 
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Identity({}, {}, version {})", self.id, self.state(), self.version)
+        write!(
+            f,
+            "Identity({}, {}, version {})",
+            self.id,
+            self.state(),
+            self.version
+        )
     }
 }
 
@@ -232,7 +244,12 @@ async fn check_quota(conn: &mut PgConnection, tenant: TenantId) -> Result<(), Er
         "SELECT max_identities FROM tenants WHERE id = $1 FOR NO KEY UPDATE",
         tenant.0
     );
-    let Some(limit) = locked.fetch_optional(&mut *conn).await.map_err(database)?.flatten() else {
+    let Some(limit) = locked
+        .fetch_optional(&mut *conn)
+        .await
+        .map_err(database)?
+        .flatten()
+    else {
         return Ok(());
     };
     let count = sqlx::query_scalar!(
@@ -242,7 +259,11 @@ async fn check_quota(conn: &mut PgConnection, tenant: TenantId) -> Result<(), Er
     .fetch_one(conn)
     .await
     .map_err(database)?;
-    if count < i64::from(limit) { Ok(()) } else { Err(quota_used(limit)) }
+    if count < i64::from(limit) {
+        Ok(())
+    } else {
+        Err(quota_used(limit))
+    }
 }
 
 fn quota_used(limit: i32) -> Error {
@@ -259,12 +280,16 @@ pub async fn get(
     tenant: TenantId,
     id: IdentityId,
 ) -> Result<Identity, Error> {
-    select_identities!("WHERE tenant_id = $1 AND identities.id = $2", tenant.0, id.0)
-        .fetch_optional(conn)
-        .await
-        .map_err(database)?
-        .ok_or_else(|| not_found(tenant, id))?
-        .try_into()
+    select_identities!(
+        "WHERE tenant_id = $1 AND identities.id = $2",
+        tenant.0,
+        id.0
+    )
+    .fetch_optional(conn)
+    .await
+    .map_err(database)?
+    .ok_or_else(|| not_found(tenant, id))?
+    .try_into()
 }
 
 /// One identity, locked until the caller's transaction ends: to check it and then act upon it.
@@ -336,7 +361,11 @@ pub async fn update(
              version = version + 1, updated_at = $8
          WHERE id = $1",
         id.0,
-        change.external_id.as_ref().unwrap_or(&old.external_id).as_ref(),
+        change
+            .external_id
+            .as_ref()
+            .unwrap_or(&old.external_id)
+            .as_ref(),
         change.display_name.as_ref().unwrap_or(&old.display_name),
         to_json(change.labels.as_ref().unwrap_or(&old.labels))?,
         consent.map(|consent| &consent.reference),
@@ -363,7 +392,10 @@ pub async fn delete(
     now: DateTime<Utc>,
 ) -> Result<(), Error> {
     lock_version(conn, tenant, id, expected_version).await?;
-    let name = IdentityName { tenant, identity: id };
+    let name = IdentityName {
+        tenant,
+        identity: id,
+    };
     erasures::request(conn, &format!("{name}/"), now).await?;
     sqlx::query!("DELETE FROM identities WHERE id = $1", id.0)
         .execute(conn)
@@ -391,7 +423,13 @@ fn to_json(labels: &Labels) -> Result<Value, Error> {
 
 /// No such identity of this tenant.
 pub(crate) fn not_found(tenant: TenantId, id: IdentityId) -> Error {
-    Error::not_found("identity", IdentityName { tenant, identity: id })
+    Error::not_found(
+        "identity",
+        IdentityName {
+            tenant,
+            identity: id,
+        },
+    )
 }
 
 fn refused(error: sqlx::Error, tenant: TenantId) -> Error {

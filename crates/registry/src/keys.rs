@@ -97,10 +97,7 @@ pub async fn create(
     )
     .fetch_one(conn)
     .await
-    .map_err(|error| match breaks(&error, "api_keys_tenant_id_fkey") {
-        true => tenants::not_found(new.tenant_id),
-        false => database(error),
-    })?;
+    .map_err(|error| refused(error, new.tenant_id))?;
     Ok(row.into())
 }
 
@@ -131,7 +128,11 @@ pub async fn authenticate(
     }
     if row.state != TenantState::Active.as_str() {
         let message = "the tenant is suspended; ask the operator";
-        return Err(Error::new(ErrorKind::PermissionDenied, "TENANT_SUSPENDED", message));
+        return Err(Error::new(
+            ErrorKind::PermissionDenied,
+            "TENANT_SUSPENDED",
+            message,
+        ));
     }
     Ok(Some(TenantId(row.id)))
 }
@@ -183,4 +184,11 @@ pub async fn revoke(
     .map_err(database)?
     .map(ApiKey::from)
     .ok_or_else(|| Error::not_found("API key", ApiKeyName { tenant, key: id }))
+}
+
+fn refused(error: sqlx::Error, tenant: TenantId) -> Error {
+    if breaks(&error, "api_keys_tenant_id_fkey") {
+        return tenants::not_found(tenant);
+    }
+    database(error)
 }

@@ -53,13 +53,21 @@ pub struct Photo {
 impl Photo {
     /// Its name.
     pub fn name(&self) -> PhotoName {
-        PhotoName { tenant: self.tenant_id, identity: self.identity_id, photo: self.id }
+        PhotoName {
+            tenant: self.tenant_id,
+            identity: self.identity_id,
+            photo: self.id,
+        }
     }
 }
 
 impl fmt::Debug for Photo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Photo({}, {}, attempt {})", self.id, self.state, self.attempt)
+        write!(
+            f,
+            "Photo({}, {}, attempt {})",
+            self.id, self.state, self.attempt
+        )
     }
 }
 
@@ -105,7 +113,10 @@ impl TryFrom<PhotoRow> for Photo {
     fn try_from(row: PhotoRow) -> Result<Self, Error> {
         let bad = |column| corrupt("photos", column, row.id);
         let quality = row.quality.map(serde_json::from_value).transpose();
-        let reason = row.rejection_reason.map(|reason| reason.parse()).transpose();
+        let reason = row
+            .rejection_reason
+            .map(|reason| reason.parse())
+            .transpose();
         Ok(Self {
             id: PhotoId(row.id),
             tenant_id: TenantId(row.tenant_id),
@@ -149,7 +160,11 @@ pub async fn insert(
     now: DateTime<Utc>,
 ) -> Result<Photo, Error> {
     let rejection = new.rejection.as_ref();
-    let state = if rejection.is_some() { PhotoState::Rejected } else { PhotoState::Pending };
+    let state = if rejection.is_some() {
+        PhotoState::Rejected
+    } else {
+        PhotoState::Pending
+    };
     sqlx::query!(
         "INSERT INTO photos (id, tenant_id, identity_id, state, face_choice, content_type,
              size_bytes, sha256, rejection_reason, rejection_message, created_at, finished_at)
@@ -170,12 +185,12 @@ pub async fn insert(
     )
     .execute(&mut *conn)
     .await
-    .map_err(|error| match breaks(&error, "photos_identity_id_fkey") {
-        true => identities::not_found(new.tenant_id, new.identity_id),
-        false => database(error),
-    })?;
-    let name =
-        PhotoName { tenant: new.tenant_id, identity: new.identity_id, photo: new.id };
+    .map_err(|error| refused(error, new))?;
+    let name = PhotoName {
+        tenant: new.tenant_id,
+        identity: new.identity_id,
+        photo: new.id,
+    };
     find(conn, &name)
         .await?
         .ok_or_else(|| identities::not_found(new.tenant_id, new.identity_id))
@@ -186,7 +201,9 @@ pub async fn insert(
 /// # Errors
 /// `NotFound`, also for another tenant's or another identity's.
 pub async fn get(conn: &mut PgConnection, name: &PhotoName) -> Result<Photo, Error> {
-    find(conn, name).await?.ok_or_else(|| Error::not_found("photo", name))
+    find(conn, name)
+        .await?
+        .ok_or_else(|| Error::not_found("photo", name))
 }
 
 async fn find(conn: &mut PgConnection, name: &PhotoName) -> Result<Option<Photo>, Error> {
@@ -196,7 +213,12 @@ async fn find(conn: &mut PgConnection, name: &PhotoName) -> Result<Option<Photo>
         name.identity.0,
         name.photo.0
     );
-    query.fetch_optional(conn).await.map_err(database)?.map(Photo::try_from).transpose()
+    query
+        .fetch_optional(conn)
+        .await
+        .map_err(database)?
+        .map(Photo::try_from)
+        .transpose()
 }
 
 /// Those of `ids` that the tenant has, the oldest first.
@@ -209,10 +231,14 @@ pub async fn get_many(
     ids: &[PhotoId],
 ) -> Result<Vec<Photo>, Error> {
     let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
-    let rows = select_photos!("WHERE tenant_id = $1 AND id = ANY($2) ORDER BY id", tenant.0, &ids)
-        .fetch_all(conn)
-        .await
-        .map_err(database)?;
+    let rows = select_photos!(
+        "WHERE tenant_id = $1 AND id = ANY($2) ORDER BY id",
+        tenant.0,
+        &ids
+    )
+    .fetch_all(conn)
+    .await
+    .map_err(database)?;
     rows.into_iter().map(Photo::try_from).collect()
 }
 
@@ -261,4 +287,12 @@ pub async fn delete(
         return Err(Error::not_found("photo", name));
     }
     erasures::request(conn, &format!("{name}/"), now).await
+}
+
+/// The identity was deleted while its photo was added.
+fn refused(error: sqlx::Error, new: &NewPhoto) -> Error {
+    if breaks(&error, "photos_identity_id_fkey") {
+        return identities::not_found(new.tenant_id, new.identity_id);
+    }
+    database(error)
 }

@@ -20,8 +20,11 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// # Errors
 /// `InvalidArgument` for a URL that is none of Postgres's, `Unavailable` if the database cannot be reached.
 pub async fn connect(url: &str, max: u32) -> Result<PgPool, Error> {
-    let options = PgConnectOptions::from_str(url).map_err(|_| {
-        Error::invalid_field("database_url", "expected postgres://user:password@host:port/database")
+    let options = options(url).ok_or_else(|| {
+        Error::invalid_field(
+            "database_url",
+            "expected postgres://user:password@host:port/database",
+        )
     })?;
     PgPoolOptions::new()
         .max_connections(max)
@@ -29,6 +32,12 @@ pub async fn connect(url: &str, max: u32) -> Result<PgPool, Error> {
         .connect_with(options.application_name("likeness"))
         .await
         .map_err(database)
+}
+
+/// Reads a URL; `None` for one that is none of Postgres's.
+fn options(url: &str) -> Option<PgConnectOptions> {
+    let is_ours = url.starts_with("postgres://") || url.starts_with("postgresql://");
+    PgConnectOptions::from_str(url).ok().filter(|_| is_ours)
 }
 
 /// Takes a connection of the pool, for reads that need no transaction.
@@ -81,7 +90,10 @@ pub async fn migrate(pool: &PgPool) -> Result<(), Error> {
 pub async fn check_migrated(pool: &PgPool) -> Result<(), Error> {
     let applied = applied_migrations(pool).await?;
     for migration in migrator().iter() {
-        match applied.iter().find(|(version, _)| *version == migration.version) {
+        match applied
+            .iter()
+            .find(|(version, _)| *version == migration.version)
+        {
             None => return Err(missing(migration.version)),
             Some((_, checksum)) if *checksum != *migration.checksum => {
                 return Err(differs(migration.version));
@@ -94,11 +106,10 @@ pub async fn check_migrated(pool: &PgPool) -> Result<(), Error> {
 
 /// Version and checksum of each migration that has been applied in full.
 async fn applied_migrations(pool: &PgPool) -> Result<Vec<(i64, Vec<u8>)>, Error> {
-    let migrated: bool =
-        sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
-            .fetch_one(pool)
-            .await
-            .map_err(database)?;
+    let migrated: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
+        .fetch_one(pool)
+        .await
+        .map_err(database)?;
     if !migrated {
         return Ok(Vec::new());
     }

@@ -7,9 +7,7 @@
 use std::fmt;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use likeness_domain::{
-    Error, IdentityId, PhotoId, TenantId, coefficients::StoredCoefficients,
-};
+use likeness_domain::{Error, IdentityId, PhotoId, TenantId, coefficients::StoredCoefficients};
 use ring::{
     aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
     hkdf::{HKDF_SHA256, Salt},
@@ -80,7 +78,11 @@ pub struct SealedCoefficients {
 
 impl fmt::Debug for SealedCoefficients {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SealedCoefficients[{} x {}, key {}]", self.tokens, self.k, self.key_id)
+        write!(
+            f,
+            "SealedCoefficients[{} x {}, key {}]",
+            self.tokens, self.k, self.key_id
+        )
     }
 }
 
@@ -98,7 +100,10 @@ struct MasterKey {
 impl fmt::Debug for KeyRing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let older: Vec<_> = self.older.iter().map(|key| &key.id).collect();
-        f.debug_struct("KeyRing").field("primary", &self.primary.id).field("older", &older).finish()
+        f.debug_struct("KeyRing")
+            .field("primary", &self.primary.id)
+            .field("older", &older)
+            .finish()
     }
 }
 
@@ -109,7 +114,10 @@ impl KeyRing {
     /// If there is no key, or one has not this form.
     pub fn parse(text: &str) -> Result<Self, KeyRingError> {
         let mut keys: Vec<MasterKey> = Vec::new();
-        let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+        let entries = text
+            .split(',')
+            .map(str::trim)
+            .filter(|entry| !entry.is_empty());
         for (entry, position) in entries.zip(1..) {
             let key = MasterKey::parse(entry, position)?;
             if keys.iter().any(|earlier| earlier.id == key.id) {
@@ -119,7 +127,10 @@ impl KeyRing {
         }
         let mut keys = keys.into_iter();
         let primary = keys.next().ok_or(KeyRingError::Empty)?;
-        Ok(Self { primary, older: keys.collect() })
+        Ok(Self {
+            primary,
+            older: keys.collect(),
+        })
     }
 
     /// Encrypts a photo's coefficients with the primary key.
@@ -134,13 +145,22 @@ impl KeyRing {
         let (tokens, k) = (size(coefficients.tokens())?, size(coefficients.k())?);
         let plain = coefficients.to_bytes();
         // Grown once, so that no copy of the plain text is left behind.
-        let mut sealed =
-            Vec::with_capacity(NONCE_LEN + plain.len() + AES_256_GCM.tag_len());
+        let mut sealed = Vec::with_capacity(NONCE_LEN + plain.len() + AES_256_GCM.tag_len());
         sealed.extend(random_nonce()?);
         sealed.extend_from_slice(&plain);
-        encrypt(&self.primary.data_key(context.tenant)?, associated(context, tokens, k), &mut sealed)?;
+        encrypt(
+            &self.primary.data_key(context.tenant)?,
+            associated(context, tokens, k),
+            &mut sealed,
+        )?;
         let key_id = self.primary.id.clone();
-        Ok(SealedCoefficients { encoder: context.encoder.to_owned(), tokens, k, key_id, sealed })
+        Ok(SealedCoefficients {
+            encoder: context.encoder.to_owned(),
+            tokens,
+            k,
+            key_id,
+            sealed,
+        })
     }
 
     /// Decrypts a photo's coefficients.
@@ -152,9 +172,9 @@ impl KeyRing {
         context: &SealingContext<'_>,
         sealed: &SealedCoefficients,
     ) -> Result<StoredCoefficients, Error> {
-        let key = self.master(&sealed.key_id).ok_or_else(|| {
-            unopened(context.photo, "their master key is not in the ring")
-        })?;
+        let key = self
+            .master(&sealed.key_id)
+            .ok_or_else(|| unopened(context.photo, "their master key is not in the ring"))?;
         let mut buffer = Zeroizing::new(sealed.sealed.clone());
         let associated = associated(context, sealed.tokens, sealed.k);
         let plain = decrypt(&key.data_key(context.tenant)?, associated, &mut buffer)
@@ -167,13 +187,17 @@ impl KeyRing {
     }
 
     fn master(&self, id: &str) -> Option<&MasterKey> {
-        std::iter::once(&self.primary).chain(&self.older).find(|key| key.id == id)
+        std::iter::once(&self.primary)
+            .chain(&self.older)
+            .find(|key| key.id == id)
     }
 }
 
 impl MasterKey {
     fn parse(entry: &str, position: usize) -> Result<Self, KeyRingError> {
-        let (id, text) = entry.split_once(':').ok_or(KeyRingError::Form { position })?;
+        let (id, text) = entry
+            .split_once(':')
+            .ok_or(KeyRingError::Form { position })?;
         let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         if id.is_empty() || id.len() > MAX_ID || !id.chars().all(fits) {
             return Err(KeyRingError::Id { position });
@@ -184,14 +208,19 @@ impl MasterKey {
             return Err(KeyRingError::Form { position });
         }
         bytes.copy_from_slice(&decoded);
-        Ok(Self { id: id.to_owned(), bytes })
+        Ok(Self {
+            id: id.to_owned(),
+            bytes,
+        })
     }
 
     /// HKDF-SHA256: extract with the purpose as salt, expand with the tenant's id.
     fn data_key(&self, tenant: TenantId) -> Result<LessSafeKey, Error> {
         let master = Salt::new(HKDF_SHA256, PURPOSE).extract(self.bytes.as_slice());
         let info = [tenant.0.as_bytes().as_slice()];
-        let derived = master.expand(&info, &AES_256_GCM).map_err(|_| underivable())?;
+        let derived = master
+            .expand(&info, &AES_256_GCM)
+            .map_err(|_| underivable())?;
         Ok(LessSafeKey::new(UnboundKey::from(derived)))
     }
 }
@@ -231,7 +260,9 @@ fn encrypt(key: &LessSafeKey, associated: Vec<u8>, buffer: &mut Vec<u8>) -> Resu
 fn decrypt<'a>(key: &LessSafeKey, associated: Vec<u8>, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
     let (nonce, sealed) = buffer.split_at_mut_checked(NONCE_LEN)?;
     let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
-    key.open_in_place(nonce, Aad::from(associated), sealed).ok().map(|plain| &*plain)
+    key.open_in_place(nonce, Aad::from(associated), sealed)
+        .ok()
+        .map(|plain| &*plain)
 }
 
 fn size(size: usize) -> Result<u32, Error> {
@@ -246,4 +277,151 @@ fn unopened(photo: PhotoId, why: &'static str) -> Error {
     Error::internal(format!(
         "table photo_coefficients, row {photo}: the coefficients do not open: {why}"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use likeness_domain::{ErrorKind, SystemClock, coefficients::Coefficients};
+
+    use super::*;
+
+    const OLD: &str = "2025:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+    const NEW: &str = "2026:Hx4dHBsaGRgXFhUUExIREA8ODQwLCgkIBwYFBAMCAQA=";
+
+    fn ring(text: &str) -> KeyRing {
+        KeyRing::parse(text).unwrap()
+    }
+
+    fn context() -> SealingContext<'static> {
+        SealingContext {
+            tenant: TenantId::generate(&SystemClock),
+            identity: IdentityId::generate(&SystemClock),
+            photo: PhotoId::generate(&SystemClock),
+            encoder: "e1",
+        }
+    }
+
+    fn coefficients() -> StoredCoefficients {
+        let values = (1..=8).map(|value| value as f32).collect();
+        StoredCoefficients::from_coefficients(&Coefficients::new(2, 4, values).unwrap())
+    }
+
+    fn refuses(ring: &KeyRing, context: &SealingContext<'_>, sealed: &SealedCoefficients) {
+        assert_eq!(
+            ring.open(context, sealed).unwrap_err().kind,
+            ErrorKind::Internal
+        );
+    }
+
+    #[test]
+    fn what_was_sealed_opens_and_never_looks_the_same() {
+        let (ring, context, plain) = (ring(OLD), context(), coefficients());
+        let sealed = ring.seal(&context, &plain).unwrap();
+        assert_eq!(ring.open(&context, &sealed).unwrap(), plain);
+        assert_eq!(
+            (sealed.tokens, sealed.k, sealed.key_id.as_str()),
+            (2, 4, "2025")
+        );
+        assert_eq!(sealed.sealed.len(), 12 + plain.to_bytes().len() + 16);
+        assert_ne!(sealed.sealed, ring.seal(&context, &plain).unwrap().sealed);
+    }
+
+    #[test]
+    fn a_single_changed_bit_anywhere_is_refused() {
+        let (ring, context) = (ring(OLD), context());
+        let sealed = ring.seal(&context, &coefficients()).unwrap();
+        for at in 0..sealed.sealed.len() {
+            let mut altered = sealed.clone();
+            altered.sealed[at] ^= 1;
+            refuses(&ring, &context, &altered);
+        }
+        for length in [0, 11, 12, 27, sealed.sealed.len() - 1] {
+            let mut cut = sealed.clone();
+            cut.sealed.truncate(length);
+            refuses(&ring, &context, &cut);
+        }
+        refuses(
+            &ring,
+            &context,
+            &SealedCoefficients {
+                tokens: 4,
+                k: 2,
+                ..sealed
+            },
+        );
+    }
+
+    #[test]
+    fn another_context_does_not_open() {
+        let (ring, context, other) = (ring(OLD), context(), context());
+        let sealed = ring.seal(&context, &coefficients()).unwrap();
+        refuses(
+            &ring,
+            &SealingContext {
+                tenant: other.tenant,
+                ..context
+            },
+            &sealed,
+        );
+        refuses(
+            &ring,
+            &SealingContext {
+                identity: other.identity,
+                ..context
+            },
+            &sealed,
+        );
+        refuses(
+            &ring,
+            &SealingContext {
+                photo: other.photo,
+                ..context
+            },
+            &sealed,
+        );
+        refuses(
+            &ring,
+            &SealingContext {
+                encoder: "e2",
+                ..context
+            },
+            &sealed,
+        );
+    }
+
+    #[test]
+    fn a_new_key_seals_and_the_old_one_still_opens() {
+        let (context, plain) = (context(), coefficients());
+        let old = ring(OLD).seal(&context, &plain).unwrap();
+        let rotated = ring(&format!("{NEW}, {OLD}"));
+        assert_eq!(rotated.open(&context, &old).unwrap(), plain);
+        let new = rotated.seal(&context, &plain).unwrap();
+        assert_eq!(new.key_id, "2026");
+        refuses(&ring(OLD), &context, &new);
+        // The same id with other bytes is another key.
+        refuses(&ring(&OLD.replace("AAEC", "BBEC")), &context, &old);
+    }
+
+    #[test]
+    fn a_bad_ring_is_refused_without_showing_its_keys() {
+        let refusal = |text: &str| KeyRing::parse(text).unwrap_err();
+        assert_eq!(refusal(" , "), KeyRingError::Empty);
+        assert_eq!(refusal("no-colon"), KeyRingError::Form { position: 1 });
+        assert_eq!(refusal("a:c2hvcnQ="), KeyRingError::Form { position: 1 });
+        assert_eq!(refusal("a:not base64"), KeyRingError::Form { position: 1 });
+        assert_eq!(
+            refusal(&format!("{OLD},b/{NEW}")),
+            KeyRingError::Id { position: 2 }
+        );
+        assert_eq!(
+            refusal(&format!("{OLD},:AAAA")),
+            KeyRingError::Id { position: 2 }
+        );
+        assert_eq!(
+            refusal(&format!("{OLD},{OLD}")),
+            KeyRingError::Repeated { position: 2 }
+        );
+        let shown = format!("{:?}", ring(&format!("{NEW},{OLD}")));
+        assert_eq!(shown, r#"KeyRing { primary: "2026", older: ["2025"] }"#);
+    }
 }

@@ -44,7 +44,11 @@ pub struct Tenant {
 
 impl std::fmt::Debug for Tenant {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Tenant({}, {}, version {})", self.id, self.state, self.version)
+        write!(
+            f,
+            "Tenant({}, {}, version {})",
+            self.id, self.state, self.version
+        )
     }
 }
 
@@ -88,7 +92,10 @@ impl TryFrom<TenantRow> for Tenant {
     fn try_from(row: TenantRow) -> Result<Self, Error> {
         Ok(Self {
             id: TenantId(row.id),
-            state: row.state.parse().map_err(|_| corrupt("tenants", "state", row.id))?,
+            state: row
+                .state
+                .parse()
+                .map_err(|_| corrupt("tenants", "state", row.id))?,
             display_name: row.display_name,
             limits: TenantLimits {
                 weight: row.weight,

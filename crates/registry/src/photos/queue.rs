@@ -54,13 +54,14 @@ pub async fn publish_due(
     now: DateTime<Utc>,
 ) -> Result<Vec<PhotoPublication>, Error> {
     let rows = sqlx::query!(
-        "UPDATE photos SET publication = publication + 1, published_at = NULL
-         WHERE id IN (
+        "WITH due AS MATERIALIZED (
              SELECT id FROM photos
              WHERE state = 'PENDING' AND (run_after IS NULL OR run_after <= $1)
                  AND (published_at IS NULL OR published_at <= $2)
              ORDER BY id LIMIT $3 FOR UPDATE SKIP LOCKED)
-         RETURNING id, publication",
+         UPDATE photos SET publication = publication + 1, published_at = NULL
+         FROM due WHERE photos.id = due.id
+         RETURNING photos.id, publication",
         now,
         now - republish_after,
         limit
@@ -70,7 +71,10 @@ pub async fn publish_due(
     .map_err(database)?;
     let mut publications: Vec<_> = rows
         .into_iter()
-        .map(|row| PhotoPublication { photo: PhotoId(row.id), publication: row.publication })
+        .map(|row| PhotoPublication {
+            photo: PhotoId(row.id),
+            publication: row.publication,
+        })
         .collect();
     publications.sort_by_key(|publication| publication.photo);
     Ok(publications)
@@ -85,8 +89,14 @@ pub async fn mark_published(
     publications: &[PhotoPublication],
     now: DateTime<Utc>,
 ) -> Result<(), Error> {
-    let photos: Vec<Uuid> = publications.iter().map(|publication| publication.photo.0).collect();
-    let numbers: Vec<i32> = publications.iter().map(|publication| publication.publication).collect();
+    let photos: Vec<Uuid> = publications
+        .iter()
+        .map(|publication| publication.photo.0)
+        .collect();
+    let numbers: Vec<i32> = publications
+        .iter()
+        .map(|publication| publication.publication)
+        .collect();
     sqlx::query!(
         "UPDATE photos SET published_at = $3
          FROM unnest($1::uuid[], $2::integer[]) AS published (id, publication)
@@ -214,7 +224,10 @@ pub async fn reject(
     quality: Option<&QualityReport>,
     now: DateTime<Utc>,
 ) -> Result<bool, Error> {
-    let quality = quality.map(serde_json::to_value).transpose().map_err(Error::internal)?;
+    let quality = quality
+        .map(serde_json::to_value)
+        .transpose()
+        .map_err(Error::internal)?;
     let done = sqlx::query!(
         "UPDATE photos SET state = 'REJECTED', rejection_reason = $3, rejection_message = $4,
              quality = $5, finished_at = $6, worker = NULL, lease_until = NULL
@@ -245,7 +258,11 @@ pub async fn retry(
     max_attempts: i32,
     now: DateTime<Utc>,
 ) -> Result<Option<PhotoState>, Error> {
-    let state = if attempt < max_attempts { PhotoState::Pending } else { PhotoState::Failed };
+    let state = if attempt < max_attempts {
+        PhotoState::Pending
+    } else {
+        PhotoState::Failed
+    };
     let done = sqlx::query!(
         "UPDATE photos SET state = $3, run_after = $4, finished_at = $5, published_at = NULL,
              worker = NULL, lease_until = NULL
@@ -273,15 +290,16 @@ pub async fn reap(
     now: DateTime<Utc>,
 ) -> Result<Vec<(PhotoName, PhotoState)>, Error> {
     let rows = sqlx::query!(
-        "UPDATE photos
+        "WITH lapsed AS MATERIALIZED (
+             SELECT id FROM photos WHERE state = 'RUNNING' AND lease_until <= $3
+             FOR UPDATE SKIP LOCKED)
+         UPDATE photos
          SET state = CASE WHEN attempt < $1 THEN 'PENDING' ELSE 'FAILED' END,
              run_after = CASE WHEN attempt < $1 THEN $2::timestamptz END,
              finished_at = CASE WHEN attempt < $1 THEN NULL ELSE $3::timestamptz END,
              published_at = NULL, worker = NULL, lease_until = NULL
-         WHERE id IN (
-             SELECT id FROM photos WHERE state = 'RUNNING' AND lease_until <= $3
-             FOR UPDATE SKIP LOCKED)
-         RETURNING tenant_id, identity_id, id, state",
+         FROM lapsed WHERE photos.id = lapsed.id
+         RETURNING tenant_id, identity_id, photos.id, state",
         max_attempts,
         now + backoff,
         now

@@ -1,0 +1,14 @@
+//! Tenants, keys, identities, photos and what belongs to them, on a real Postgres.
+
+#![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
+
+mod coefficients;
+mod erasing;
+mod identities;
+mod keys;
+mod migrations;
+mod photo_queue;
+mod photos;
+mod requests;
+mod tenants;
+mod world;
