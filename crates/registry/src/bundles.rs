@@ -91,7 +91,11 @@ pub async fn set_paused(conn: &mut PgConnection, pool: &str, paused: bool) -> Re
         .execute(conn)
         .await
         .map_err(database)?;
-    if done.rows_affected() == 0 { Err(Error::not_found("pool", pool)) } else { Ok(()) }
+    if done.rows_affected() == 0 {
+        Err(Error::not_found("pool", pool))
+    } else {
+        Ok(())
+    }
 }
 
 /// Where a render of `model` goes: to the latest bundle that offers it and has a pool, and there to the pool whose
@@ -120,7 +124,11 @@ fn place(bundle: BundleSummary, pool: String, model: &str) -> Option<Placement> 
         "" => bundle.models.first()?.clone(),
         model => model.to_owned(),
     };
-    Some(Placement { bundle, pool, model })
+    Some(Placement {
+        bundle,
+        pool,
+        model,
+    })
 }
 
 /// One bundle by its digest.

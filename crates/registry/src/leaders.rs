@@ -48,7 +48,11 @@ pub async fn acquire(
     .fetch_optional(conn)
     .await
     .map_err(database)?;
-    Ok(row.map(|row| Leadership { role, epoch: row.epoch, lease_until: row.lease_until }))
+    Ok(row.map(|row| Leadership {
+        role,
+        epoch: row.epoch,
+        lease_until: row.lease_until,
+    }))
 }
 
 /// Fences the caller's transaction: until it ends, nobody can take the leadership over.

@@ -86,7 +86,10 @@ pub struct Render {
 impl Render {
     /// Its resource name.
     pub const fn name(&self) -> RenderName {
-        RenderName { tenant: self.tenant_id, render: self.id }
+        RenderName {
+            tenant: self.tenant_id,
+            render: self.id,
+        }
     }
 }
 

@@ -67,8 +67,10 @@ async fn renders_by_state(conn: &mut PgConnection) -> Result<Vec<(RenderState, i
     .map_err(database)?;
     let mut counts: Vec<_> = RenderState::ALL.iter().map(|state| (*state, 0)).collect();
     for row in rows {
-        let state: RenderState =
-            row.state.parse().map_err(|_| corrupt("renders", "state", &row.any))?;
+        let state: RenderState = row
+            .state
+            .parse()
+            .map_err(|_| corrupt("renders", "state", &row.any))?;
         for (counted, count) in &mut counts {
             if *counted == state {
                 *count = row.count;

@@ -74,12 +74,14 @@ fn check(presence: &Presence) -> Result<(), Error> {
     }
     match (presence.kind, &presence.pool) {
         (WorkerKind::Render, Some(_)) | (WorkerKind::Enroll, None) => Ok(()),
-        (WorkerKind::Render, None) => {
-            Err(Error::invalid_field("worker.pool", "expected a render worker's pool"))
-        }
-        (WorkerKind::Enroll, Some(_)) => {
-            Err(Error::invalid_field("worker.pool", "expected none for an enrolment worker"))
-        }
+        (WorkerKind::Render, None) => Err(Error::invalid_field(
+            "worker.pool",
+            "expected a render worker's pool",
+        )),
+        (WorkerKind::Enroll, Some(_)) => Err(Error::invalid_field(
+            "worker.pool",
+            "expected none for an enrolment worker",
+        )),
     }
 }
 
@@ -130,7 +132,10 @@ impl TryFrom<WorkerRow> for Worker {
 
     fn try_from(row: WorkerRow) -> Result<Self, Error> {
         let presence = Presence {
-            kind: row.kind.parse().map_err(|_| corrupt("workers", "kind", &row.id))?,
+            kind: row
+                .kind
+                .parse()
+                .map_err(|_| corrupt("workers", "kind", &row.id))?,
             id: row.id,
             pool: row.pool,
             device: row.device,
@@ -138,7 +143,11 @@ impl TryFrom<WorkerRow> for Worker {
             draining: row.draining,
             started_at: row.started_at,
         };
-        Ok(Self { presence, seen_at: row.seen_at, holding: [row.renders, row.photos].concat() })
+        Ok(Self {
+            presence,
+            seen_at: row.seen_at,
+            holding: [row.renders, row.photos].concat(),
+        })
     }
 }
 
@@ -146,11 +155,7 @@ impl TryFrom<WorkerRow> for Worker {
 ///
 /// # Errors
 /// The database fails.
-pub async fn live(
-    conn: &mut PgConnection,
-    pool: &str,
-    since: DateTime<Utc>,
-) -> Result<i64, Error> {
+pub async fn live(conn: &mut PgConnection, pool: &str, since: DateTime<Utc>) -> Result<i64, Error> {
     sqlx::query_scalar!(
         r#"SELECT count(*) AS "count!" FROM workers
            WHERE pool = $1 AND seen_at >= $2 AND NOT draining"#,

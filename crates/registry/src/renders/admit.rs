@@ -60,6 +60,9 @@ pub struct PoolWork {
 /// one least recently served; a tenant's own go by priority, then age. Suspended tenants, tenants with `max_running`
 /// dispatched and running anywhere, paused pools, and renders that are not due yet or have expired stay where they are.
 ///
+/// The cost grows with the number of waiting tenants and the square of `max_rows`, not with the length of the queue: take
+/// 50 or so, and call again while there is room and as many come back.
+///
 /// # Errors
 /// `Aborted` if the leadership is lost; the database fails.
 pub async fn admit(
@@ -71,17 +74,28 @@ pub async fn admit(
     now: DateTime<Utc>,
 ) -> Result<Vec<Publication>, Error> {
     leaders::check(conn, leadership, now).await?;
-    // `waiting` hops from tenant to tenant over the index instead of reading the whole queue. Since each round takes
-    // `max_rows` at most, only so many tenants can be served, and of each only so many renders.
-    let rows = sqlx::query_as!(
-        PublicationRow,
+    let picked = pick(conn, pool, room_seconds, max_rows, now).await?;
+    dispatch(conn, &picked, now).await
+}
+
+/// The renders whose turn it is, in order. Nothing is locked yet.
+async fn pick(
+    conn: &mut PgConnection,
+    pool: &str,
+    room_seconds: f32,
+    max_rows: i64,
+    now: DateTime<Utc>,
+) -> Result<Vec<Uuid>, Error> {
+    // `waiting` hops from tenant to tenant over the index of queued renders; each ORDER BY is the one that only this
+    // index serves. Since `max_rows` are taken at most, only so many tenants have a turn, with so many renders each.
+    sqlx::query_scalar!(
         r#"WITH RECURSIVE waiting (tenant_id) AS (
                (SELECT tenant_id FROM renders WHERE state = 'QUEUED' AND pool = $1
-                ORDER BY tenant_id LIMIT 1)
+                ORDER BY tenant_id, priority, id LIMIT 1)
                UNION ALL
                SELECT (SELECT r.tenant_id FROM renders r
                        WHERE r.state = 'QUEUED' AND r.pool = $1 AND r.tenant_id > w.tenant_id
-                       ORDER BY r.tenant_id LIMIT 1)
+                       ORDER BY r.tenant_id, r.priority, r.id LIMIT 1)
                FROM waiting w WHERE w.tenant_id IS NOT NULL),
            at_work AS (
                SELECT tenant_id, count(*) AS renders,
@@ -96,9 +110,10 @@ pub async fn admit(
                LEFT JOIN at_work a ON a.tenant_id = t.id
                WHERE t.state = 'ACTIVE'
                    AND (t.max_running IS NULL OR coalesce(a.renders, 0) < t.max_running)
-                   AND EXISTS (SELECT FROM renders r
-                       WHERE r.state = 'QUEUED' AND r.pool = $1 AND r.tenant_id = t.id
-                           AND (r.run_after IS NULL OR r.run_after <= $4) AND r.expire_time > $4)
+                   AND (SELECT true FROM renders r
+                        WHERE r.state = 'QUEUED' AND r.pool = $1 AND r.tenant_id = t.id
+                            AND (r.run_after IS NULL OR r.run_after <= $4) AND r.expire_time > $4
+                        ORDER BY r.priority, r.id LIMIT 1)
                ORDER BY coalesce(a.seconds, 0) / t.weight, t.served_at NULLS FIRST, t.id
                LIMIT $3),
            candidates AS (
@@ -115,26 +130,47 @@ pub async fn admit(
                SELECT id, row_number() OVER fair AS place, sum(seconds) OVER fair - seconds AS before
                FROM candidates
                WINDOW fair AS (ORDER BY share, served_at NULLS FIRST, priority, id
-                               ROWS UNBOUNDED PRECEDING)),
-           picked AS (
-               SELECT r.id, o.place FROM ordered o JOIN renders r ON r.id = o.id
-               WHERE o.before < $2 AND o.place <= $3 AND r.state = 'QUEUED'
-                   AND NOT (SELECT paused FROM pools WHERE name = $1)
-               FOR UPDATE OF r SKIP LOCKED),
-           admitted AS (
-               UPDATE renders r SET state = 'DISPATCHED', publication = publication + 1,
-                   dispatched_at = $4, published_at = NULL
-               FROM picked WHERE r.id = picked.id
-               RETURNING r.id, r.tenant_id, r.publication, r.pool, picked.place),
-           served AS (
-               UPDATE tenants SET served_at = $4
-               WHERE id IN (SELECT tenant_id FROM admitted))
-           SELECT id AS "id!", tenant_id AS "tenant_id!", publication AS "publication!",
-               pool AS "pool!"
-           FROM admitted ORDER BY place"#,
+                               ROWS UNBOUNDED PRECEDING))
+           SELECT id FROM ordered
+           WHERE before < $2 AND place <= $3 AND NOT (SELECT paused FROM pools WHERE name = $1)
+           ORDER BY place"#,
         pool,
         f64::from(room_seconds),
         max_rows,
+        now
+    )
+    .fetch_all(conn)
+    .await
+    .map_err(database)
+}
+
+/// Dispatches those of the picked renders that are still queued and in nobody else's hands. On its own, because only so
+/// the planner knows that it is few rows.
+async fn dispatch(
+    conn: &mut PgConnection,
+    picked: &[Uuid],
+    now: DateTime<Utc>,
+) -> Result<Vec<Publication>, Error> {
+    if picked.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = sqlx::query_as!(
+        PublicationRow,
+        r#"WITH free AS (
+               SELECT id FROM renders WHERE id = ANY ($1) AND state = 'QUEUED'
+               FOR UPDATE SKIP LOCKED),
+           admitted AS (
+               UPDATE renders r SET state = 'DISPATCHED', publication = publication + 1,
+                   dispatched_at = $2, published_at = NULL
+               FROM free WHERE r.id = free.id
+               RETURNING r.id, r.tenant_id, r.publication, r.pool),
+           served AS (
+               UPDATE tenants SET served_at = $2
+               WHERE id IN (SELECT tenant_id FROM admitted))
+           SELECT id AS "id!", tenant_id AS "tenant_id!", publication AS "publication!",
+               pool AS "pool!"
+           FROM admitted ORDER BY array_position($1, id)"#,
+        picked,
         now
     )
     .fetch_all(conn)
@@ -188,8 +224,14 @@ pub async fn mark_published(
     publications: &[Publication],
     now: DateTime<Utc>,
 ) -> Result<(), Error> {
-    let ids: Vec<Uuid> = publications.iter().map(|publication| publication.render.0).collect();
-    let numbers: Vec<i32> = publications.iter().map(|publication| publication.publication).collect();
+    let ids: Vec<Uuid> = publications
+        .iter()
+        .map(|publication| publication.render.0)
+        .collect();
+    let numbers: Vec<i32> = publications
+        .iter()
+        .map(|publication| publication.publication)
+        .collect();
     sqlx::query!(
         "WITH confirmed AS (
              SELECT r.id FROM renders r

@@ -56,7 +56,10 @@ impl TryFrom<StoredAttempt> for AttemptRow {
             worker: row.worker,
             begun_at: row.begun_at,
             finished_at: row.finished_at,
-            outcome: row.outcome.map(|text| outcome_of(&text, row.render_id)).transpose()?,
+            outcome: row
+                .outcome
+                .map(|text| outcome_of(&text, row.render_id))
+                .transpose()?,
             became: became.transpose()?,
             error: error_of(row.error_reason, row.error_message),
         })
@@ -64,7 +67,8 @@ impl TryFrom<StoredAttempt> for AttemptRow {
 }
 
 fn outcome_of(text: &str, row: Uuid) -> Result<AttemptOutcome, Error> {
-    text.parse().map_err(|_| corrupt("render_attempts", "outcome", row))
+    text.parse()
+        .map_err(|_| corrupt("render_attempts", "outcome", row))
 }
 
 /// How one attempt ended and what its render became by it.

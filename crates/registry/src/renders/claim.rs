@@ -82,8 +82,10 @@ pub(super) struct Fatal {
     pub message: &'static str,
 }
 
-pub(super) const IDENTITY_DELETED: Fatal =
-    Fatal { reason: "IDENTITY_DELETED", message: "an identity that the render shows was deleted" };
+pub(super) const IDENTITY_DELETED: Fatal = Fatal {
+    reason: "IDENTITY_DELETED",
+    message: "an identity that the render shows was deleted",
+};
 const CONSENT_REVOKED: Fatal = Fatal {
     reason: "CONSENT_REVOKED",
     message: "an identity that the render shows has no consent; record it and create the render again",
@@ -118,7 +120,11 @@ pub async fn claim(
     begin(conn, render, worker, now + lease, now).await?;
     let render = get_any(conn, render).await?;
     let attempt = render.attempt;
-    Ok(Claimed::Granted(Box::new(Grant { render, attempt, lease_until: now + lease })))
+    Ok(Claimed::Granted(Box::new(Grant {
+        render,
+        attempt,
+        lease_until: now + lease,
+    })))
 }
 
 async fn lock_identities(conn: &mut PgConnection, render: RenderId) -> Result<(), Error> {
@@ -148,7 +154,9 @@ async fn refusal(
     .fetch_optional(&mut *conn)
     .await
     .map_err(database)?;
-    let Some(row) = row else { return Ok(Some(Refusal::Gone)) };
+    let Some(row) = row else {
+        return Ok(Some(Refusal::Gone));
+    };
     if row.publication != publication {
         return Ok(Some(Refusal::StalePublication));
     }
@@ -196,7 +204,11 @@ async fn unfit(
     })
 }
 
-async fn expire(conn: &mut PgConnection, render: RenderId, now: DateTime<Utc>) -> Result<(), Error> {
+async fn expire(
+    conn: &mut PgConnection,
+    render: RenderId,
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
     sqlx::query!(
         "UPDATE renders SET state = 'EXPIRED', finished_at = $2 WHERE id = $1",
         render.0,

@@ -94,10 +94,21 @@ pub async fn finish(
         }
         Outcome::Cancelled => lose(conn, &running, Loss::Cancelled, policy, now).await?,
         Outcome::HandedBack => lose(conn, &running, Loss::HandedBack, policy, now).await?,
-        Outcome::Failed { reason, message, retryable } => {
-            let error = RenderError { reason: reason.clone(), message: message.clone() };
+        Outcome::Failed {
+            reason,
+            message,
+            retryable,
+        } => {
+            let error = RenderError {
+                reason: reason.clone(),
+                message: message.clone(),
+            };
             let outcome = AttemptOutcome::Failed;
-            let loss = Loss::Failed { outcome, error, retryable: *retryable };
+            let loss = Loss::Failed {
+                outcome,
+                error,
+                retryable: *retryable,
+            };
             lose(conn, &running, loss, policy, now).await?
         }
     };
@@ -131,7 +142,11 @@ async fn answered(
 /// Checks that a report holds the images that the render asked for.
 fn check_images(spec: &RenderSpec, images: &[RenderedImage]) -> Result<(), Error> {
     if images.len() != spec.image_count as usize {
-        let expected = format!("expected {} images, found {}", spec.image_count, images.len());
+        let expected = format!(
+            "expected {} images, found {}",
+            spec.image_count,
+            images.len()
+        );
         return Err(Error::invalid_field("images", expected));
     }
     for (position, image) in images.iter().enumerate() {
@@ -147,7 +162,10 @@ fn check_image(
     image: &RenderedImage,
 ) -> Result<(), &'static str> {
     let is_digest = |text: &str| {
-        text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+        text.len() == 64
+            && text
+                .bytes()
+                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
     };
     if (image.width, image.height) != (spec.width, spec.height) {
         return Err("expected the size that the render asked for");
@@ -197,7 +215,11 @@ async fn win(
     .await
     .map_err(database)?;
     let became = RenderState::Succeeded;
-    let ending = Ending { outcome: AttemptOutcome::Succeeded, became, error: None };
+    let ending = Ending {
+        outcome: AttemptOutcome::Succeeded,
+        became,
+        error: None,
+    };
     close(conn, running.id, running.attempt, &ending, now).await?;
     Ok(became)
 }

@@ -27,13 +27,13 @@ pub struct RenderFilter {
 ///
 /// # Errors
 /// `NotFound` if there is none, or it is another tenant's; the database fails or holds what cannot be read.
-pub async fn get(
-    conn: &mut PgConnection,
-    tenant: TenantId,
-    id: RenderId,
-) -> Result<Render, Error> {
+pub async fn get(conn: &mut PgConnection, tenant: TenantId, id: RenderId) -> Result<Render, Error> {
     let render = get_any(conn, id).await?;
-    if render.tenant_id == tenant { Ok(render) } else { Err(Error::not_found("render", id)) }
+    if render.tenant_id == tenant {
+        Ok(render)
+    } else {
+        Err(Error::not_found("render", id))
+    }
 }
 
 /// A render of whatever tenant.
@@ -42,7 +42,10 @@ pub async fn get(
 /// `NotFound` if there is none; the database fails or holds what cannot be read.
 pub async fn get_any(conn: &mut PgConnection, id: RenderId) -> Result<Render, Error> {
     let found = load(conn, &[id.0]).await?;
-    found.into_iter().next().ok_or_else(|| Error::not_found("render", id))
+    found
+        .into_iter()
+        .next()
+        .ok_or_else(|| Error::not_found("render", id))
 }
 
 /// A page of a tenant's renders, the newest first.
@@ -214,5 +217,7 @@ pub(super) fn state_of(text: &str, row: Uuid) -> Result<RenderState, Error> {
 
 /// Both of an error's columns or none.
 pub(super) fn error_of(reason: Option<String>, message: Option<String>) -> Option<RenderError> {
-    reason.zip(message).map(|(reason, message)| RenderError { reason, message })
+    reason
+        .zip(message)
+        .map(|(reason, message)| RenderError { reason, message })
 }

@@ -49,7 +49,10 @@ pub async fn reap(
             cancel_requested: row.cancel_requested,
         };
         let state = lose(conn, &running, worker_lost(), policy, now).await?;
-        let render = RenderName { tenant: row.tenant_id.into(), render: row.id.into() };
+        let render = RenderName {
+            tenant: row.tenant_id.into(),
+            render: row.id.into(),
+        };
         settled.push(Settled { render, state });
     }
     Ok(settled)
@@ -60,7 +63,11 @@ fn worker_lost() -> Loss {
         reason: "WORKER_LOST".to_owned(),
         message: "the worker stopped renewing its lease".to_owned(),
     };
-    Loss::Failed { outcome: AttemptOutcome::Lost, error, retryable: true }
+    Loss::Failed {
+        outcome: AttemptOutcome::Lost,
+        error,
+        retryable: true,
+    }
 }
 
 /// Ends at most `limit` renders whose `expire_time` has passed, in the caller's transaction.
@@ -94,12 +101,22 @@ pub async fn expire(
         if state_of(&row.before, row.id)? == RenderState::Running {
             close(conn, row.id, row.attempt, &expired(), now).await?;
         }
-        let render = RenderName { tenant: row.tenant_id.into(), render: row.id.into() };
-        settled.push(Settled { render, state: RenderState::Expired });
+        let render = RenderName {
+            tenant: row.tenant_id.into(),
+            render: row.id.into(),
+        };
+        settled.push(Settled {
+            render,
+            state: RenderState::Expired,
+        });
     }
     Ok(settled)
 }
 
 fn expired() -> Ending {
-    Ending { outcome: AttemptOutcome::Expired, became: RenderState::Expired, error: None }
+    Ending {
+        outcome: AttemptOutcome::Expired,
+        became: RenderState::Expired,
+        error: None,
+    }
 }

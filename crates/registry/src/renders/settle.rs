@@ -28,7 +28,10 @@ impl RetryPolicy {
     /// id, so that renders that failed together do not come back together.
     fn wait(&self, render: Uuid, failures: i32) -> TimeDelta {
         let doublings = failures.clamp(1, 31) - 1;
-        let full = self.base.checked_mul(1 << doublings).map_or(self.max, |wait| wait.min(self.max));
+        let full = self
+            .base
+            .checked_mul(1 << doublings)
+            .map_or(self.max, |wait| wait.min(self.max));
         let (low, _) = (render.as_u128() as u64).overflowing_mul(failures as u64 | 1);
         let part = i32::try_from(low >> 40 & 0xff).unwrap_or(0);
         full / 2 + full * part / 512
@@ -53,8 +56,14 @@ pub(super) struct SettledRow {
 /// Reads what a statement settled.
 pub(super) fn settled(rows: Vec<SettledRow>) -> Result<Vec<Settled>, Error> {
     let read = |row: SettledRow| {
-        let render = RenderName { tenant: row.tenant_id.into(), render: row.id.into() };
-        Ok(Settled { render, state: state_of(&row.state, row.id)? })
+        let render = RenderName {
+            tenant: row.tenant_id.into(),
+            render: row.id.into(),
+        };
+        Ok(Settled {
+            render,
+            state: state_of(&row.state, row.id)?,
+        })
     };
     rows.into_iter().map(read).collect()
 }
@@ -74,7 +83,11 @@ pub(super) enum Loss {
     /// Its worker gave it back unharmed.
     HandedBack,
     /// It failed, or its lease lapsed.
-    Failed { outcome: AttemptOutcome, error: RenderError, retryable: bool },
+    Failed {
+        outcome: AttemptOutcome,
+        error: RenderError,
+        retryable: bool,
+    },
 }
 
 /// Where a render goes from RUNNING.
@@ -100,7 +113,11 @@ fn next(running: &Running, loss: &Loss, policy: &RetryPolicy, now: DateTime<Utc>
     };
     let waits = state == RenderState::Queued && counted > 0;
     let run_after = waits.then(|| now + policy.wait(running.id, failures));
-    Next { state, failures, run_after }
+    Next {
+        state,
+        failures,
+        run_after,
+    }
 }
 
 /// Ends the present attempt of a render and settles what becomes of it.
@@ -112,8 +129,14 @@ pub(super) async fn lose(
     now: DateTime<Utc>,
 ) -> Result<RenderState, Error> {
     let next = next(running, &loss, policy, now);
-    let ending = Ending { became: next.state, ..ending(running, loss) };
-    let fatal = ending.error.as_ref().filter(|_| next.state == RenderState::Failed);
+    let ending = Ending {
+        became: next.state,
+        ..ending(running, loss)
+    };
+    let fatal = ending
+        .error
+        .as_ref()
+        .filter(|_| next.state == RenderState::Failed);
     let terminal = next.state.is_terminal();
     sqlx::query!(
         "UPDATE renders SET state = $2, failures = $3, run_after = $4, worker = NULL,
@@ -140,11 +163,19 @@ pub(super) async fn lose(
 /// The attempt's own end, whatever becomes of the render.
 fn ending(running: &Running, loss: Loss) -> Ending {
     let became = RenderState::Queued;
-    let plain = |outcome| Ending { outcome, became, error: None };
+    let plain = |outcome| Ending {
+        outcome,
+        became,
+        error: None,
+    };
     match loss {
         Loss::Cancelled if running.cancel_requested => plain(AttemptOutcome::Cancelled),
         Loss::Cancelled | Loss::HandedBack => plain(AttemptOutcome::HandedBack),
-        Loss::Failed { outcome, error, .. } => Ending { outcome, became, error: Some(error) },
+        Loss::Failed { outcome, error, .. } => Ending {
+            outcome,
+            became,
+            error: Some(error),
+        },
     }
 }
 
@@ -159,12 +190,24 @@ mod tests {
     };
 
     fn running(failures: i32, cancel_requested: bool) -> Running {
-        Running { id: Uuid::from_u128(1 << 90 | 77), attempt: 1, failures, cancel_requested }
+        Running {
+            id: Uuid::from_u128(1 << 90 | 77),
+            attempt: 1,
+            failures,
+            cancel_requested,
+        }
     }
 
     fn failed(retryable: bool) -> Loss {
-        let error = RenderError { reason: "OUT_OF_MEMORY".into(), message: "".into() };
-        Loss::Failed { outcome: AttemptOutcome::Failed, error, retryable }
+        let error = RenderError {
+            reason: "OUT_OF_MEMORY".into(),
+            message: "".into(),
+        };
+        Loss::Failed {
+            outcome: AttemptOutcome::Failed,
+            error,
+            retryable,
+        }
     }
 
     fn after(running: &Running, loss: &Loss) -> Next {
@@ -183,26 +226,44 @@ mod tests {
 
     #[test]
     fn a_permanent_failure_is_the_last() {
-        assert_eq!(after(&running(0, false), &failed(false)).state, RenderState::Failed);
+        assert_eq!(
+            after(&running(0, false), &failed(false)).state,
+            RenderState::Failed
+        );
     }
 
     #[test]
     fn a_hand_back_does_not_count_and_does_not_wait() {
-        let expected = Next { state: RenderState::Queued, failures: 2, run_after: None };
+        let expected = Next {
+            state: RenderState::Queued,
+            failures: 2,
+            run_after: None,
+        };
         assert_eq!(after(&running(2, false), &Loss::HandedBack), expected);
     }
 
     #[test]
     fn a_cancel_that_nobody_asked_for_is_a_hand_back() {
-        assert_eq!(after(&running(0, false), &Loss::Cancelled).state, RenderState::Queued);
+        assert_eq!(
+            after(&running(0, false), &Loss::Cancelled).state,
+            RenderState::Queued
+        );
         let ending = ending(&running(0, false), Loss::Cancelled);
         assert_eq!(ending.outcome, AttemptOutcome::HandedBack);
     }
 
     #[test]
     fn nothing_cancelled_goes_back_to_the_queue() {
-        for loss in [Loss::Cancelled, Loss::HandedBack, failed(true), failed(false)] {
-            assert_eq!(after(&running(0, true), &loss).state, RenderState::Cancelled);
+        for loss in [
+            Loss::Cancelled,
+            Loss::HandedBack,
+            failed(true),
+            failed(false),
+        ] {
+            assert_eq!(
+                after(&running(0, true), &loss).state,
+                RenderState::Cancelled
+            );
         }
     }
 
