@@ -1,5 +1,8 @@
 //! One test's own part of the servers.
 
+use std::ops::Deref;
+use std::sync::Arc;
+
 use anyhow::{Context, Result};
 use async_nats::jetstream;
 use futures::TryStreamExt;
@@ -15,12 +18,30 @@ use crate::{database, objects};
 /// them.
 #[derive(Debug)]
 pub struct TestContext {
-    servers: &'static Servers,
+    servers: Home,
     name: String,
     database_url: String,
     pool: PgPool,
     nats: async_nats::Client,
     bucket: String,
+}
+
+/// Whose servers they are.
+#[derive(Debug, Clone)]
+enum Home {
+    Shared(&'static Servers),
+    Own(Arc<Servers>),
+}
+
+impl Deref for Home {
+    type Target = Servers;
+
+    fn deref(&self) -> &Servers {
+        match self {
+            Self::Shared(servers) => servers,
+            Self::Own(servers) => servers,
+        }
+    }
 }
 
 impl TestContext {
@@ -30,6 +51,18 @@ impl TestContext {
     /// When a server does not start or refuses.
     pub async fn new() -> Result<Self> {
         let servers = tokio::task::spawn_blocking(Servers::shared).await??;
+        Self::make(Home::Shared(servers)).await
+    }
+
+    /// Makes them on servers that a test has started for itself, to kill them.
+    ///
+    /// # Errors
+    /// When a server refuses.
+    pub async fn on(servers: Arc<Servers>) -> Result<Self> {
+        Self::make(Home::Own(servers)).await
+    }
+
+    async fn make(servers: Home) -> Result<Self> {
         let name = format!("t_{}", Uuid::new_v4().simple());
         let bucket = name.replace('_', "-");
         let s3 = servers.s3().client();
@@ -90,14 +123,15 @@ impl TestContext {
 
 impl Drop for TestContext {
     fn drop(&mut self) {
-        let (servers, name, bucket) = (self.servers, self.name.clone(), self.bucket.clone());
+        let (servers, name) = (self.servers.clone(), self.name.clone());
+        let bucket = self.bucket.clone();
         // The test's runtime may be single-threaded and is blocked here, so: another one. What
         // cannot be removed goes with the servers.
         let cleaner = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()?;
-            runtime.block_on(remove(servers, &name, &bucket))
+            runtime.block_on(remove(&servers, &name, &bucket))
         });
         let _ = cleaner.join();
     }

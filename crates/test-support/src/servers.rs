@@ -73,7 +73,8 @@ impl Servers {
         }
     }
 
-    /// URL of a database whose role may create databases.
+    /// URL of a database from which others are created; a test's own is
+    /// [`crate::TestContext::database_url`].
     pub fn postgres_url(&self) -> &str {
         &self.postgres_url
     }

@@ -1,9 +1,9 @@
 //! Each test gets a part of the servers that is its own.
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use async_nats::jetstream;
-use likeness_local_stack::process::{is_alive, wait_until};
+use likeness_local_stack::process::is_alive;
 use likeness_test_support::{Servers, TestContext};
 
 #[tokio::test]
@@ -54,26 +54,22 @@ async fn everything_is_gone_afterwards() {
 
 #[tokio::test]
 async fn rows_survive_a_crash_of_the_servers() {
-    let servers = tokio::task::spawn_blocking(Servers::start)
+    let servers = tokio::task::spawn_blocking(Servers::start);
+    let servers = Arc::new(servers.await.unwrap().unwrap());
+    let context = TestContext::on(servers.clone()).await.unwrap();
+    sqlx::query("CREATE TABLE kept (n int)")
+        .execute(context.pool())
         .await
-        .unwrap()
         .unwrap();
     let stack = servers.stack().unwrap();
-    let pool = sqlx::PgPool::connect(servers.postgres_url()).await.unwrap();
-    sqlx::query("CREATE TABLE kept (n int)")
-        .execute(&pool)
-        .await
-        .unwrap();
     let pids = [stack.postgres.pid().unwrap(), stack.nats.pid().unwrap()];
     stack.postgres.kill();
     stack.nats.kill();
-    assert!(wait_until(Duration::from_secs(5), || !pids
-        .into_iter()
-        .any(is_alive)));
+    assert!(!pids.into_iter().any(is_alive));
     stack.postgres.restart().unwrap();
     stack.nats.restart().unwrap();
     sqlx::query("SELECT n FROM kept")
-        .fetch_all(&pool)
+        .fetch_all(context.pool())
         .await
         .unwrap();
     async_nats::connect(servers.nats_url()).await.unwrap();
