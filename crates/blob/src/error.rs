@@ -11,12 +11,11 @@ type Cause = Box<dyn StdError + Send + Sync>;
 /// A failure of storage. No link and no key of the storage's own is in it.
 #[derive(Debug, thiserror::Error)]
 pub enum BlobError {
-    /// The endpoint is no URL.
-    #[error("{found:?} is no storage endpoint; expected one like https://s3.example.com")]
-    Endpoint {
-        /// What was given.
-        found: String,
-    },
+    /// The endpoint is no URL, or says more than where.
+    #[error(
+        "not a storage endpoint; expected one like https://s3.example.com, without user or query"
+    )]
+    Endpoint,
     /// No such object.
     #[error("no object {key}")]
     NotFound {
@@ -66,7 +65,10 @@ impl BlobError {
     }
 
     pub(crate) fn away(action: &'static str, source: impl Into<Cause>) -> Self {
-        Self::Away { action, source: source.into() }
+        Self::Away {
+            action,
+            source: source.into(),
+        }
     }
 
     /// A request that failed: refused if the storage says that the request is at fault.
@@ -76,8 +78,13 @@ impl BlobError {
     {
         match status(&error) {
             Some(code @ 400..=499) if code != 408 && code != 429 => {
-                let name = error.as_service_error().and_then(ProvideErrorMetadata::code);
-                Self::Refused { action, code: name.map_or_else(|| code.to_string(), str::to_owned) }
+                let name = error
+                    .as_service_error()
+                    .and_then(ProvideErrorMetadata::code);
+                Self::Refused {
+                    action,
+                    code: name.map_or_else(|| code.to_string(), str::to_owned),
+                }
             }
             _ => Self::away(action, error.into_source().unwrap_or_else(Into::into)),
         }
@@ -86,7 +93,9 @@ impl BlobError {
 
 /// The HTTP status that the storage answered with.
 pub(crate) fn status<E>(error: &SdkError<E>) -> Option<u16> {
-    error.raw_response().map(|response| response.status().as_u16())
+    error
+        .raw_response()
+        .map(|response| response.status().as_u16())
 }
 
 impl From<BlobError> for likeness_domain::Error {

@@ -39,7 +39,9 @@ impl ObjectKey {
     pub fn path(&self) -> String {
         match self {
             Self::PhotoOriginal { .. } => format!("{}original", self.folder()),
-            Self::RenderImage { position, format, .. } => {
+            Self::RenderImage {
+                position, format, ..
+            } => {
                 format!("{}{position}.{}", self.folder(), format.extension())
             }
         }
@@ -48,12 +50,17 @@ impl ObjectKey {
     /// What is deleted together with the object: all of its photo, or all of its attempt.
     pub fn folder(&self) -> Prefix {
         match *self {
-            Self::PhotoOriginal { tenant, identity, photo } => {
-                Prefix::photo(tenant, identity, photo)
-            }
-            Self::RenderImage { tenant, render, attempt, .. } => {
-                Prefix::attempt(tenant, render, attempt)
-            }
+            Self::PhotoOriginal {
+                tenant,
+                identity,
+                photo,
+            } => Prefix::photo(tenant, identity, photo),
+            Self::RenderImage {
+                tenant,
+                render,
+                attempt,
+                ..
+            } => Prefix::attempt(tenant, render, attempt),
         }
     }
 

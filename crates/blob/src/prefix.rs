@@ -6,7 +6,9 @@ use likeness_domain::{IdentityId, PhotoId, RenderId, TenantId};
 
 /// A text that is no place inside one tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a storage prefix; expected tenants/{{tenant}}/, or a place below it as identities/{{identity}}/photos/{{photo}}/ or renders/{{render}}/{{attempt}}/")]
+#[error(
+    "not a storage prefix; expected tenants/{{tenant}}/, or a place below it as identities/{{identity}}/photos/{{photo}}/ or renders/{{render}}/{{attempt}}/"
+)]
 pub struct PrefixError;
 
 /// The objects of a tenant, or of one of its identities, photos, renders or attempts. It ends with a slash, so that
@@ -27,7 +29,9 @@ impl Prefix {
 
     /// All of a photo's.
     pub fn photo(tenant: TenantId, identity: IdentityId, photo: PhotoId) -> Self {
-        Self(format!("tenants/{tenant}/identities/{identity}/photos/{photo}/"))
+        Self(format!(
+            "tenants/{tenant}/identities/{identity}/photos/{photo}/"
+        ))
     }
 
     /// All attempts of a render.
@@ -68,7 +72,11 @@ impl FromStr for Prefix {
             _ => return Err(PrefixError),
         };
         // Ids have several spellings; only the one that keys have is a prefix of them.
-        if prefix.0.strip_suffix('/') == Some(text) { Ok(prefix) } else { Err(PrefixError) }
+        if prefix.0.strip_suffix('/') == Some(text) {
+            Ok(prefix)
+        } else {
+            Err(PrefixError)
+        }
     }
 }
 

@@ -32,16 +32,36 @@ pub struct BlobArgs {
     #[arg(long, env = "LIKENESS_S3_ENDPOINT", value_name = "URL")]
     pub s3_endpoint: Option<String>,
     /// The region's name.
-    #[arg(long, env = "LIKENESS_S3_REGION", default_value = "us-east-1", value_name = "NAME")]
+    #[arg(
+        long,
+        env = "LIKENESS_S3_REGION",
+        default_value = "us-east-1",
+        value_name = "NAME"
+    )]
     pub s3_region: String,
     /// The bucket.
-    #[arg(long, env = "LIKENESS_S3_BUCKET", default_value = "likeness", value_name = "NAME")]
+    #[arg(
+        long,
+        env = "LIKENESS_S3_BUCKET",
+        default_value = "likeness",
+        value_name = "NAME"
+    )]
     pub s3_bucket: String,
     /// The access key.
-    #[arg(long, env = "LIKENESS_S3_ACCESS_KEY", hide_env_values = true, value_name = "KEY")]
+    #[arg(
+        long,
+        env = "LIKENESS_S3_ACCESS_KEY",
+        hide_env_values = true,
+        value_name = "KEY"
+    )]
     pub s3_access_key: String,
     /// The secret key.
-    #[arg(long, env = "LIKENESS_S3_SECRET_KEY", hide_env_values = true, value_name = "SECRET")]
+    #[arg(
+        long,
+        env = "LIKENESS_S3_SECRET_KEY",
+        hide_env_values = true,
+        value_name = "SECRET"
+    )]
     pub s3_secret_key: String,
     /// Whether the bucket is named in the path (as every storage takes it) rather than in the host.
     #[arg(
@@ -65,7 +85,11 @@ impl BlobArgs {
 
     /// The settings of a client that only signs links.
     pub(crate) fn signer(&self) -> Result<Client, BlobError> {
-        self.client_at(self.s3_public_endpoint.as_deref().or(self.s3_endpoint.as_deref()))
+        self.client_at(
+            self.s3_public_endpoint
+                .as_deref()
+                .or(self.s3_endpoint.as_deref()),
+        )
     }
 
     fn client_at(&self, endpoint: Option<&str>) -> Result<Client, BlobError> {
@@ -115,9 +139,17 @@ fn timeouts() -> TimeoutConfig {
         .build()
 }
 
-fn checked(endpoint: &str) -> Result<&str, BlobError> {
-    match Url::parse(endpoint) {
-        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(endpoint),
-        _ => Err(BlobError::Endpoint { found: endpoint.to_owned() }),
+/// A path gets a slash at its end, since the S3 client joins the bucket right to it.
+fn checked(endpoint: &str) -> Result<String, BlobError> {
+    let url = Url::parse(endpoint).map_err(|_| BlobError::Endpoint)?;
+    let is_plain = url.username().is_empty() && url.query().is_none() && url.fragment().is_none();
+    if !matches!(url.scheme(), "http" | "https") || !url.has_host() || !is_plain {
+        return Err(BlobError::Endpoint);
     }
+    let bare = endpoint.trim_end_matches('/');
+    Ok(if url.path() == "/" {
+        bare.to_owned()
+    } else {
+        format!("{bare}/")
+    })
 }

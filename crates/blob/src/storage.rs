@@ -98,7 +98,11 @@ impl Blob {
     /// # Errors
     /// [`BlobError::NotFound`]; [`BlobError::TooLarge`], before the rest is read; or storage is away or refuses.
     pub async fn get(&self, key: &ObjectKey, max_bytes: usize) -> Result<Bytes, BlobError> {
-        let request = self.client.get_object().bucket(&self.bucket).key(key.path());
+        let request = self
+            .client
+            .get_object()
+            .bucket(&self.bucket)
+            .key(key.path());
         let object = request.send().await.map_err(|error| {
             let missing = matches!(&error, SdkError::ServiceError(e) if e.err().is_no_such_key());
             if missing || status(&error) == Some(404) {
@@ -115,7 +119,11 @@ impl Blob {
     /// # Errors
     /// When storage is away or refuses; some objects may be gone then.
     pub async fn delete_prefix(&self, prefix: &Prefix) -> Result<usize, BlobError> {
-        let list = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix.as_str());
+        let list = self
+            .client
+            .list_objects_v2()
+            .bucket(&self.bucket)
+            .prefix(prefix.as_str());
         let mut pages = list.into_paginator().send();
         let mut deleted = 0;
         while let Some(page) = pages.next().await {
@@ -129,15 +137,23 @@ impl Blob {
 
     async fn delete(&self, objects: Vec<Object>) -> Result<(), BlobError> {
         let keys = objects.into_iter().filter_map(|object| object.key);
-        let keys: Result<Vec<_>, _> =
-            keys.map(|key| ObjectIdentifier::builder().key(key).build()).collect();
+        let keys: Result<Vec<_>, _> = keys
+            .map(|key| ObjectIdentifier::builder().key(key).build())
+            .collect();
         let keys = keys.map_err(|error| BlobError::away("delete objects", error))?;
         if keys.is_empty() {
             return Ok(());
         }
-        let delete = Delete::builder().set_objects(Some(keys)).quiet(true).build();
+        let delete = Delete::builder()
+            .set_objects(Some(keys))
+            .quiet(true)
+            .build();
         let delete = delete.map_err(|error| BlobError::away("delete objects", error))?;
-        let request = self.client.delete_objects().bucket(&self.bucket).delete(delete);
+        let request = self
+            .client
+            .delete_objects()
+            .bucket(&self.bucket)
+            .delete(delete);
         let result = request
             .send()
             .await
@@ -201,7 +217,10 @@ impl Blob {
             return Ok(());
         }
         let request = self.client.create_bucket().bucket(&self.bucket);
-        let made = request.set_create_bucket_configuration(self.location()).send().await;
+        let made = request
+            .set_create_bucket_configuration(self.location())
+            .send()
+            .await;
         match made {
             Ok(_) => Ok(()),
             // Another process may have made it meanwhile.
@@ -215,7 +234,11 @@ impl Blob {
             return None;
         }
         let region = BucketLocationConstraint::from(self.region.as_str());
-        Some(CreateBucketConfiguration::builder().location_constraint(region).build())
+        Some(
+            CreateBucketConfiguration::builder()
+                .location_constraint(region)
+                .build(),
+        )
     }
 
     /// Whether the bucket is there and may be used.
@@ -224,14 +247,19 @@ impl Blob {
     /// When it is not, or storage is away.
     pub async fn check(&self) -> Result<(), BlobError> {
         let request = self.client.head_bucket().bucket(&self.bucket);
-        request.send().await.map_err(|error| BlobError::request("find the bucket", error))?;
+        request
+            .send()
+            .await
+            .map_err(|error| BlobError::request("find the bucket", error))?;
         Ok(())
     }
 }
 
 impl fmt::Debug for Blob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Blob").field("bucket", &self.bucket).finish_non_exhaustive()
+        f.debug_struct("Blob")
+            .field("bucket", &self.bucket)
+            .finish_non_exhaustive()
     }
 }
 
@@ -240,8 +268,13 @@ async fn collect(
     object: GetObjectOutput,
     max_bytes: usize,
 ) -> Result<Bytes, BlobError> {
-    let too_large = || BlobError::TooLarge { key: *key, limit: max_bytes };
-    let announced = object.content_length.and_then(|length| usize::try_from(length).ok());
+    let too_large = || BlobError::TooLarge {
+        key: *key,
+        limit: max_bytes,
+    };
+    let announced = object
+        .content_length
+        .and_then(|length| usize::try_from(length).ok());
     if announced.is_some_and(|length| length > max_bytes) {
         return Err(too_large());
     }

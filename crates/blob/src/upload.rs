@@ -22,7 +22,9 @@ pub enum UploadError {
     #[error("not an upload link; ask for a new one")]
     Link,
     /// The storage refuses: the link has ended, or is not for this upload.
-    #[error("storage refuses the upload with HTTP {status}; the link has ended or is not for this file")]
+    #[error(
+        "storage refuses the upload with HTTP {status}; the link has ended or is not for this file"
+    )]
     Refused {
         /// The HTTP status.
         status: u16,
@@ -49,7 +51,10 @@ pub enum UploadError {
 impl UploadError {
     /// Whether a later attempt, with new links, may succeed.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Refused { .. } | Self::Failing { .. } | Self::Away { .. })
+        matches!(
+            self,
+            Self::Refused { .. } | Self::Failing { .. } | Self::Away { .. }
+        )
     }
 }
 
@@ -80,11 +85,19 @@ impl Uploader {
     ///
     /// # Errors
     /// A refusal at once; otherwise the last failure.
-    pub async fn put(&self, url: &str, content_type: &str, bytes: Bytes) -> Result<(), UploadError> {
+    pub async fn put(
+        &self,
+        url: &str,
+        content_type: &str,
+        bytes: Bytes,
+    ) -> Result<(), UploadError> {
         let mut delay = FIRST_DELAY;
         let mut attempt = 1;
         loop {
-            let failure = match self.try_put(url, content_type, bytes.clone(), attempt).await {
+            let failure = match self
+                .try_put(url, content_type, bytes.clone(), attempt)
+                .await
+            {
                 Err(failure @ (UploadError::Failing { .. } | UploadError::Away { .. }))
                     if attempt < ATTEMPTS =>
                 {
@@ -106,23 +119,36 @@ impl Uploader {
         bytes: Bytes,
         attempts: u32,
     ) -> Result<(), UploadError> {
-        let request = self.client.put(url).header(CONTENT_TYPE, content_type).body(bytes);
+        let request = self
+            .client
+            .put(url)
+            .header(CONTENT_TYPE, content_type)
+            .body(bytes);
         let response = request.send().await.map_err(|error| {
             if error.is_builder() {
                 return UploadError::Link;
             }
-            UploadError::Away { attempts, source: error.without_url() }
+            UploadError::Away {
+                attempts,
+                source: error.without_url(),
+            }
         })?;
         let status = response.status();
         match status {
             _ if status.is_success() => Ok(()),
             StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => {
-                Err(UploadError::Failing { status: status.as_u16(), attempts })
+                Err(UploadError::Failing {
+                    status: status.as_u16(),
+                    attempts,
+                })
             }
-            _ if status.is_server_error() => {
-                Err(UploadError::Failing { status: status.as_u16(), attempts })
-            }
-            _ => Err(UploadError::Refused { status: status.as_u16() }),
+            _ if status.is_server_error() => Err(UploadError::Failing {
+                status: status.as_u16(),
+                attempts,
+            }),
+            _ => Err(UploadError::Refused {
+                status: status.as_u16(),
+            }),
         }
     }
 }

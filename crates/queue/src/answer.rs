@@ -49,7 +49,12 @@ impl Queue {
             .await
             .map_err(|error| QueueError::nats("listen for requests", error))?;
         let turns = Semaphore::new(concurrency.get());
-        let desk = Arc::new(Desk { queue: self.clone(), subject, turns, handler });
+        let desk = Arc::new(Desk {
+            queue: self.clone(),
+            subject,
+            turns,
+            handler,
+        });
         answer_all(desk, requests, shutdown).await
     }
 }
@@ -91,7 +96,14 @@ where
         }
     }
     while at_work.join_next().await.is_some() {}
-    if draining { Ok(()) } else { Err(QueueError::nats("keep listening for requests", "the connection was closed")) }
+    if draining {
+        Ok(())
+    } else {
+        Err(QueueError::nats(
+            "keep listening for requests",
+            "the connection was closed",
+        ))
+    }
 }
 
 impl<H> Desk<H> {

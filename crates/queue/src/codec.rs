@@ -22,7 +22,9 @@ pub struct Parcel {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CodecError {
     /// Not JSON, or not this message's JSON.
-    #[error("not this message's JSON ({problem} at line {line}, column {column}); it was not sent by Likeness, or is damaged")]
+    #[error(
+        "not this message's JSON ({problem} at line {line}, column {column}); it was not sent by Likeness, or is damaged"
+    )]
     Json {
         /// Which kind of problem.
         problem: &'static str,
@@ -32,7 +34,9 @@ pub enum CodecError {
         column: usize,
     },
     /// Written by a later version.
-    #[error("a message of version {found}, this software reads up to {MESSAGE_VERSION}; upgrade it")]
+    #[error(
+        "a message of version {found}, this software reads up to {MESSAGE_VERSION}; upgrade it"
+    )]
     NewerVersion {
         /// The version found.
         found: u32,
@@ -66,7 +70,10 @@ pub trait Message: Sized + Send + 'static {
     ///
     /// # Errors
     /// Bytes that are no such message, or one of a later version.
-    fn decode(header: &dyn Fn(&'static str) -> Option<String>, body: &[u8]) -> Result<Self, CodecError>;
+    fn decode(
+        header: &dyn Fn(&'static str) -> Option<String>,
+        body: &[u8],
+    ) -> Result<Self, CodecError>;
 }
 
 /// A message with its version beside its fields.
@@ -84,9 +91,13 @@ struct Version {
 
 /// The JSON form of a message.
 pub(crate) fn to_json<T: Serialize>(body: &T) -> Result<Bytes, CodecError> {
-    let versioned = Versioned { v: MESSAGE_VERSION, body };
-    let bytes = serde_json::to_vec(&versioned)
-        .map_err(|error| CodecError::Unwritable { problem: format!("{:?}", error.classify()) })?;
+    let versioned = Versioned {
+        v: MESSAGE_VERSION,
+        body,
+    };
+    let bytes = serde_json::to_vec(&versioned).map_err(|error| CodecError::Unwritable {
+        problem: format!("{:?}", error.classify()),
+    })?;
     Ok(bytes.into())
 }
 
@@ -109,7 +120,11 @@ fn json_error(error: &serde_json::Error) -> CodecError {
         Category::Data => "a missing or wrong field",
         Category::Eof => "cut short",
     };
-    CodecError::Json { problem, line: error.line(), column: error.column() }
+    CodecError::Json {
+        problem,
+        line: error.line(),
+        column: error.column(),
+    }
 }
 
 /// Makes types travel as versioned JSON.

@@ -8,11 +8,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use crate::{
-    error::QueueError,
-    names::Namespace,
-    subjects::Subjects,
-};
+use crate::{error::QueueError, names::Namespace, subjects::Subjects};
 
 /// How long JetStream's own requests may take.
 const JETSTREAM_TIMEOUT: Duration = Duration::from_secs(5);
@@ -103,7 +99,9 @@ impl Queue {
             .await
             .map_err(|error| QueueError::Connect(error.into()))?;
         if !client.is_server_compatible(2, 11, 0) {
-            return Err(QueueError::OldServer { found: client.server_info().version });
+            return Err(QueueError::OldServer {
+                found: client.server_info().version,
+            });
         }
         let jetstream = jetstream::ContextBuilder::new()
             .timeout(JETSTREAM_TIMEOUT)
@@ -111,7 +109,14 @@ impl Queue {
             .build(client.clone());
         let namespace = args.nats_namespace.clone();
         let subjects = Arc::new(Subjects::new(namespace.clone()));
-        Ok(Self { client, jetstream, namespace, replicas: args.nats_replicas.into(), connections, subjects })
+        Ok(Self {
+            client,
+            jetstream,
+            namespace,
+            replicas: args.nats_replicas.into(),
+            connections,
+            subjects,
+        })
     }
 
     /// The subjects of this connection's namespace.
@@ -129,7 +134,10 @@ impl Queue {
     /// # Errors
     /// When the connection is away.
     pub async fn flush(&self) -> Result<(), QueueError> {
-        self.client.flush().await.map_err(|error| QueueError::nats("flush to NATS", error))
+        self.client
+            .flush()
+            .await
+            .map_err(|error| QueueError::nats("flush to NATS", error))
     }
 }
 
@@ -164,9 +172,15 @@ async fn options(
         });
     match &args.nats_credentials {
         None => Ok(options),
-        Some(path) => options.credentials_file(path).await.map_err(|error| {
-            QueueError::Credentials { path: path.display().to_string(), source: error.into() }
-        }),
+        Some(path) => {
+            options
+                .credentials_file(path)
+                .await
+                .map_err(|error| QueueError::Credentials {
+                    path: path.display().to_string(),
+                    source: error.into(),
+                })
+        }
     }
 }
 

@@ -4,7 +4,10 @@ use std::error::Error as StdError;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{codec::{CodecError, json_messages}, names::NameError};
+use crate::{
+    codec::{CodecError, json_messages},
+    names::NameError,
+};
 
 type Cause = Box<dyn StdError + Send + Sync>;
 
@@ -25,7 +28,11 @@ json_messages!(ServiceError);
 impl ServiceError {
     /// The request itself is wrong.
     pub fn bad_request(message: impl Into<String>) -> Self {
-        Self { reason: "BAD_REQUEST".to_owned(), message: message.into(), retryable: false }
+        Self {
+            reason: "BAD_REQUEST".to_owned(),
+            message: message.into(),
+            retryable: false,
+        }
     }
 
     /// There is too much to do at the moment.
@@ -126,7 +133,10 @@ impl QueueError {
     /// Whether the same may succeed later.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::NoResponders { .. } | Self::Timeout { .. } | Self::Nats { .. } | Self::Connect(_) => true,
+            Self::NoResponders { .. }
+            | Self::Timeout { .. }
+            | Self::Nats { .. }
+            | Self::Connect(_) => true,
             Self::Service(error) => error.retryable,
             Self::Credentials { .. }
             | Self::OldServer { .. }
@@ -137,16 +147,26 @@ impl QueueError {
     }
 
     pub(crate) fn nats(action: &'static str, source: impl Into<Cause>) -> Self {
-        Self::Nats { action, source: source.into() }
+        Self::Nats {
+            action,
+            source: source.into(),
+        }
     }
 
     pub(crate) fn codec(subject: &str, source: CodecError) -> Self {
-        Self::Codec { subject: subject.to_owned(), source }
+        Self::Codec {
+            subject: subject.to_owned(),
+            source,
+        }
     }
 }
 
 impl From<QueueError> for likeness_domain::Error {
     fn from(error: QueueError) -> Self {
-        if error.is_retryable() { Self::unavailable("the queue", error) } else { Self::internal(error) }
+        if error.is_retryable() {
+            Self::unavailable("the queue", error)
+        } else {
+            Self::internal(error)
+        }
     }
 }

@@ -34,14 +34,20 @@ impl Queue {
         event: &T,
     ) -> Result<(), QueueError> {
         let subject = topic.subject();
-        let parcel = event.encode().map_err(|error| QueueError::codec(subject, error))?;
+        let parcel = event
+            .encode()
+            .map_err(|error| QueueError::codec(subject, error))?;
         let sent = if parcel.headers.is_empty() {
             self.client.publish(subject.to_owned(), parcel.body).await
         } else {
-            self.client.publish_with_headers(subject.to_owned(), headers(&parcel), parcel.body).await
+            self.client
+                .publish_with_headers(subject.to_owned(), headers(&parcel), parcel.body)
+                .await
         };
         sent.map_err(|error| match error.kind() {
-            PublishErrorKind::MaxPayloadExceeded => QueueError::TooLarge { subject: subject.to_owned() },
+            PublishErrorKind::MaxPayloadExceeded => QueueError::TooLarge {
+                subject: subject.to_owned(),
+            },
             _ => QueueError::nats("publish an event", error),
         })
     }
@@ -58,13 +64,19 @@ impl Queue {
             .await
             .map_err(|error| QueueError::nats("subscribe to events", error))?;
         self.reach_server().await;
-        Ok(Events { messages, carries: PhantomData })
+        Ok(Events {
+            messages,
+            carries: PhantomData,
+        })
     }
 
     /// Waits until the server has seen all that was sent before: it answers a request that nobody serves at once.
     async fn reach_server(&self) {
         let request = Request::new().timeout(Some(SUBSCRIBE_LIMIT));
-        let _nobody = self.client.send_request(self.client.new_inbox(), request).await;
+        let _nobody = self
+            .client
+            .send_request(self.client.new_inbox(), request)
+            .await;
     }
 }
 
@@ -82,7 +94,9 @@ impl<T: Message> Stream for Events<T> {
             let header = |name| header_of(message.headers.as_ref(), name);
             match T::decode(&header, &message.payload) {
                 Ok(event) => return Poll::Ready(Some(event)),
-                Err(error) => warn!(subject = %message.subject, %error, "an event that cannot be read"),
+                Err(error) => {
+                    warn!(subject = %message.subject, %error, "an event that cannot be read")
+                }
             }
         }
         Poll::Ready(None)

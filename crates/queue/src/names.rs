@@ -40,7 +40,11 @@ impl FromStr for Namespace {
 
     fn from_str(text: &str) -> Result<Self, NameError> {
         let fits = is_token(text, 64, |c| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'_'));
-        if fits { Ok(Self(text.to_owned())) } else { Err(refuse("namespace", "1 to 64 of a-z, 0-9 and _", text)) }
+        if fits {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(refuse("namespace", "1 to 64 of a-z, 0-9 and _", text))
+        }
     }
 }
 
@@ -67,7 +71,11 @@ impl FromStr for PoolName {
 
     fn from_str(text: &str) -> Result<Self, NameError> {
         let fits = is_token(text, 64, |c| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'-'));
-        if fits { Ok(Self(text.to_owned())) } else { Err(refuse("pool", "1 to 64 of a-z, 0-9 and -", text)) }
+        if fits {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(refuse("pool", "1 to 64 of a-z, 0-9 and -", text))
+        }
     }
 }
 
@@ -96,7 +104,11 @@ fn is_token(text: &str, longest: usize, allowed: fn(u8) -> bool) -> bool {
 }
 
 fn refuse(kind: &'static str, expected: &'static str, found: &str) -> NameError {
-    NameError { kind, expected, found: found.chars().take(80).collect() }
+    NameError {
+        kind,
+        expected,
+        found: found.chars().take(80).collect(),
+    }
 }
 
 #[cfg(test)]

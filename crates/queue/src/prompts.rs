@@ -22,7 +22,12 @@ use crate::{
 impl Queue {
     /// The prompts of one pool. Many workers share them; each prompt goes to one.
     pub fn render_prompts(&self, pool: &PoolName) -> Prompts<RenderPrompt> {
-        Prompts::new(self, Work::Renders, pool.as_str(), self.subjects().render_work(pool))
+        Prompts::new(
+            self,
+            Work::Renders,
+            pool.as_str(),
+            self.subjects().render_work(pool),
+        )
     }
 
     /// The prompts of all photos.
@@ -66,7 +71,10 @@ impl<T: Message> Prompts<T> {
     pub async fn next(&mut self, wait: Duration) -> Result<Option<Delivery<T>>, QueueError> {
         let deadline = Instant::now() + wait;
         while let Some(message) = self.fetch(deadline).await? {
-            match T::decode(&|name| header_of(message.headers.as_ref(), name), &message.payload) {
+            match T::decode(
+                &|name| header_of(message.headers.as_ref(), name),
+                &message.payload,
+            ) {
                 Ok(decoded) => return Ok(Some(Delivery { decoded, message })),
                 Err(cause) => self.queue.bury(self.work, &message, &cause).await?,
             }
@@ -105,7 +113,10 @@ impl<T: Message> Prompts<T> {
     ) -> Result<Option<jetstream::Message>, QueueError> {
         let pull = match self.pull.take() {
             Some(pull) => pull,
-            None => self.ask(deadline.saturating_duration_since(Instant::now())).await?,
+            None => {
+                self.ask(deadline.saturating_duration_since(Instant::now()))
+                    .await?
+            }
         };
         match self.pull.insert(pull).next().await {
             None => Ok(None),
@@ -122,8 +133,15 @@ impl<T: Message> Prompts<T> {
                 self.queue.ensure_consumer(self.work, name, subject).await?
             }
         };
-        let pull = self.consumer.insert(consumer).batch().max_messages(1).expires(wait);
-        pull.messages().await.map_err(|error| QueueError::nats("ask for a prompt", error))
+        let pull = self
+            .consumer
+            .insert(consumer)
+            .batch()
+            .max_messages(1)
+            .expires(wait);
+        pull.messages()
+            .await
+            .map_err(|error| QueueError::nats("ask for a prompt", error))
     }
 
     fn forget(&mut self) {
@@ -153,7 +171,9 @@ impl<T> Delivery<T> {
 
     /// How many times it was delivered, this time included. For logs: attempts are counted in Postgres.
     pub fn delivered(&self) -> u64 {
-        self.message.info().map_or(1, |info| u64::try_from(info.delivered).unwrap_or(1))
+        self.message
+            .info()
+            .map_or(1, |info| u64::try_from(info.delivered).unwrap_or(1))
     }
 
     /// Done with it, for good; waits until JetStream confirms.
@@ -178,7 +198,11 @@ impl<T> Delivery<T> {
     /// # Errors
     /// When the connection is away.
     pub async fn in_progress(&self) -> Result<(), QueueError> {
-        acked("report progress on a prompt", self.message.ack_with(AckKind::Progress)).await
+        acked(
+            "report progress on a prompt",
+            self.message.ack_with(AckKind::Progress),
+        )
+        .await
     }
 }
 

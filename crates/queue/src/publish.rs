@@ -34,7 +34,8 @@ impl Queue {
         prompt: &RenderPrompt,
     ) -> Result<(), QueueError> {
         let id = format!("{}.{}", prompt.render, prompt.publication);
-        self.publish_prompt(self.subjects().render_work(pool), id, prompt).await
+        self.publish_prompt(self.subjects().render_work(pool), id, prompt)
+            .await
     }
 
     /// Prompts an enrolment worker to claim a photo; as [`Queue::publish_render`].
@@ -43,7 +44,8 @@ impl Queue {
     /// When JetStream did not confirm: it may still have the prompt.
     pub async fn publish_photo(&self, prompt: &PhotoPrompt) -> Result<(), QueueError> {
         let id = format!("{}.{}", prompt.photo, prompt.publication);
-        self.publish_prompt(self.subjects().photo_work(), id, prompt).await
+        self.publish_prompt(self.subjects().photo_work(), id, prompt)
+            .await
     }
 
     async fn publish_prompt<T: Message>(
@@ -52,7 +54,9 @@ impl Queue {
         id: String,
         prompt: &T,
     ) -> Result<(), QueueError> {
-        let parcel = prompt.encode().map_err(|error| QueueError::codec(&subject, error))?;
+        let parcel = prompt
+            .encode()
+            .map_err(|error| QueueError::codec(&subject, error))?;
         let message = PublishMessage::build().message_id(id).payload(parcel.body);
         self.publish_stored(subject, message).await
     }
@@ -83,7 +87,10 @@ impl Queue {
         subject: &str,
         message: PublishMessage,
     ) -> Result<(), PublishError> {
-        self.jetstream.send_publish(subject.to_owned(), message).await?.await?;
+        self.jetstream
+            .send_publish(subject.to_owned(), message)
+            .await?
+            .await?;
         Ok(())
     }
 
@@ -99,12 +106,19 @@ impl Queue {
         let mut headers = HeaderMap::new();
         headers.insert(CAUSE, cause.to_string());
         headers.insert(SUBJECT, message.subject.as_str());
-        let mut letter = PublishMessage::build().headers(headers).payload(message.payload.clone());
+        let mut letter = PublishMessage::build()
+            .headers(headers)
+            .payload(message.payload.clone());
         if let Ok(info) = message.info() {
             let written = info.published.unix_timestamp_nanos();
-            letter = letter.message_id(format!("{}.{}.{written}", work.stream(), info.stream_sequence));
+            letter = letter.message_id(format!(
+                "{}.{}.{written}",
+                work.stream(),
+                info.stream_sequence
+            ));
         }
-        self.publish_stored(self.subjects().dead(work.dead_kind()), letter).await?;
+        self.publish_stored(self.subjects().dead(work.dead_kind()), letter)
+            .await?;
         message
             .double_ack_with(AckKind::Term)
             .await

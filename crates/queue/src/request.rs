@@ -30,10 +30,15 @@ impl Queue {
         timeout: Duration,
     ) -> Result<Rep, QueueError> {
         let subject = endpoint.subject();
-        let parcel = request.encode().map_err(|error| QueueError::codec(subject, error))?;
+        let parcel = request
+            .encode()
+            .map_err(|error| QueueError::codec(subject, error))?;
         let mut headers = headers(&parcel);
         headers.insert(PATIENCE, timeout.as_millis().to_string());
-        let request = Request::new().headers(headers).payload(parcel.body).timeout(Some(timeout));
+        let request = Request::new()
+            .headers(headers)
+            .payload(parcel.body)
+            .timeout(Some(timeout));
         let answer = self
             .client
             .send_request(subject.to_owned(), request)

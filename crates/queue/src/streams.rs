@@ -117,7 +117,9 @@ impl Queue {
         filter: &str,
     ) -> Result<PullConsumer, ConsumerError> {
         let stream = self.namespace.stream(work.stream());
-        self.jetstream.create_consumer_on_stream(consumer_config(name, filter), stream).await
+        self.jetstream
+            .create_consumer_on_stream(consumer_config(name, filter), stream)
+            .await
     }
 }
 

@@ -27,7 +27,10 @@ pub struct Endpoint<Request, Reply> {
 
 impl<T> Topic<T> {
     fn new(subject: String) -> Self {
-        Self { subject, carries: PhantomData }
+        Self {
+            subject,
+            carries: PhantomData,
+        }
     }
 
     /// The subject itself.
@@ -38,7 +41,10 @@ impl<T> Topic<T> {
 
 impl<Request, Reply> Endpoint<Request, Reply> {
     fn new(subject: String) -> Self {
-        Self { subject, carries: PhantomData }
+        Self {
+            subject,
+            carries: PhantomData,
+        }
     }
 
     /// The subject itself.

@@ -13,17 +13,36 @@ async fn whoever_listens_hears_all_that_follows() {
     let f = Fixture::new().await;
     let listener = connect(&f.context).await;
     let topic = f.queue.subjects().render_event(render(1));
-    f.queue.publish_event(&topic, &RenderEvent { state: RenderState::Queued }).await.unwrap();
+    f.queue
+        .publish_event(
+            &topic,
+            &RenderEvent {
+                state: RenderState::Queued,
+            },
+        )
+        .await
+        .unwrap();
     f.queue.flush().await.unwrap();
     let mut events = [
         listener.subscribe(&topic).await.unwrap(),
         f.queue.subscribe(&topic).await.unwrap(),
     ];
     let elsewhere = f.queue.subjects().render_event(render(2));
-    f.queue.publish_event(&elsewhere, &RenderEvent { state: RenderState::Failed }).await.unwrap();
+    f.queue
+        .publish_event(
+            &elsewhere,
+            &RenderEvent {
+                state: RenderState::Failed,
+            },
+        )
+        .await
+        .unwrap();
     let states = [RenderState::Running, RenderState::Succeeded];
     for state in states {
-        f.queue.publish_event(&topic, &RenderEvent { state }).await.unwrap();
+        f.queue
+            .publish_event(&topic, &RenderEvent { state })
+            .await
+            .unwrap();
     }
     for events in &mut events {
         for state in states {
@@ -39,12 +58,28 @@ async fn an_event_that_cannot_be_read_is_left_out() {
     let topic = f.queue.subjects().render_progress(render(1));
     let mut events = f.queue.subscribe(&topic).await.unwrap();
     for bad in ["", "{}", r#"{"v":9}"#] {
-        f.context.nats().publish(topic.subject().to_owned(), bad.into()).await.unwrap();
+        f.context
+            .nats()
+            .publish(topic.subject().to_owned(), bad.into())
+            .await
+            .unwrap();
     }
     f.context.nats().flush().await.unwrap();
-    let preview = Preview { content_type: "image/jpeg".to_owned(), bytes: vec![7; 20_000] };
-    let progress = RenderProgress { image: 0, image_count: 1, step: 1, steps: 20 };
-    let sent = Progress { attempt: 1, progress, preview: Some(preview) };
+    let preview = Preview {
+        content_type: "image/jpeg".to_owned(),
+        bytes: vec![7; 20_000],
+    };
+    let progress = RenderProgress {
+        image: 0,
+        image_count: 1,
+        step: 1,
+        steps: 20,
+    };
+    let sent = Progress {
+        attempt: 1,
+        progress,
+        preview: Some(preview),
+    };
     f.queue.publish_event(&topic, &sent).await.unwrap();
     assert_eq!(timeout(LONG, events.next()).await.unwrap().unwrap(), sent);
 }

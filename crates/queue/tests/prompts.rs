@@ -21,7 +21,11 @@ async fn an_acknowledged_prompt_is_gone() {
     delivery.in_progress().await.unwrap();
     delivery.ack().await.unwrap();
     assert!(prompts.next(SHORT).await.unwrap().is_none());
-    let stream = f.jetstream().get_stream(f.stream_name("RENDER")).await.unwrap();
+    let stream = f
+        .jetstream()
+        .get_stream(f.stream_name("RENDER"))
+        .await
+        .unwrap();
     assert_eq!(stream.cached_info().state.messages, 0);
 }
 
@@ -30,7 +34,10 @@ async fn one_publication_is_delivered_once_and_the_next_again() {
     let f = Fixture::new().await;
     let pool = pool("p");
     for publication in [1, 1, 2] {
-        f.queue.publish_render(&pool, &prompt(1, publication)).await.unwrap();
+        f.queue
+            .publish_render(&pool, &prompt(1, publication))
+            .await
+            .unwrap();
     }
     let mut prompts = f.queue.render_prompts(&pool);
     for publication in [1, 2] {
@@ -48,7 +55,10 @@ async fn a_busy_worker_keeps_no_prompt_from_another() {
     let f = Fixture::new().await;
     let pool = pool("p");
     for number in 1..=3 {
-        f.queue.publish_render(&pool, &prompt(number, 1)).await.unwrap();
+        f.queue
+            .publish_render(&pool, &prompt(number, 1))
+            .await
+            .unwrap();
     }
     let mut busy = f.queue.render_prompts(&pool);
     let held = busy.next(LONG).await.unwrap().unwrap();
@@ -68,7 +78,14 @@ async fn a_prompt_handed_back_comes_again() {
     let pool = pool("p");
     f.queue.publish_render(&pool, &prompt(1, 1)).await.unwrap();
     let mut prompts = f.queue.render_prompts(&pool);
-    prompts.next(LONG).await.unwrap().unwrap().nak(Duration::ZERO).await.unwrap();
+    prompts
+        .next(LONG)
+        .await
+        .unwrap()
+        .unwrap()
+        .nak(Duration::ZERO)
+        .await
+        .unwrap();
     let again = prompts.next(LONG).await.unwrap().unwrap();
     assert_eq!(again.delivered(), 2);
     again.nak(Duration::from_secs(600)).await.unwrap();
@@ -78,10 +95,19 @@ async fn a_prompt_handed_back_comes_again() {
 #[tokio::test]
 async fn pools_photos_and_namespaces_are_apart() {
     let (f, g) = tokio::join!(Fixture::new(), Fixture::new());
-    let photo = PhotoPrompt { photo: Uuid::from_u128(1).into(), publication: 1 };
-    f.queue.publish_render(&pool("a"), &prompt(1, 1)).await.unwrap();
+    let photo = PhotoPrompt {
+        photo: Uuid::from_u128(1).into(),
+        publication: 1,
+    };
+    f.queue
+        .publish_render(&pool("a"), &prompt(1, 1))
+        .await
+        .unwrap();
     f.queue.publish_photo(&photo).await.unwrap();
-    for nothing in [f.queue.render_prompts(&pool("b")), g.queue.render_prompts(&pool("a"))] {
+    for nothing in [
+        f.queue.render_prompts(&pool("b")),
+        g.queue.render_prompts(&pool("a")),
+    ] {
         let mut nothing = nothing;
         assert!(nothing.next(SHORT).await.unwrap().is_none());
     }
@@ -89,7 +115,10 @@ async fn pools_photos_and_namespaces_are_apart() {
     let delivery = f.queue.photo_prompts().next(LONG).await.unwrap().unwrap();
     assert_eq!(*delivery.message(), photo);
     let mut prompts = f.queue.render_prompts(&pool("a"));
-    assert_eq!(*prompts.next(LONG).await.unwrap().unwrap().message(), prompt(1, 1));
+    assert_eq!(
+        *prompts.next(LONG).await.unwrap().unwrap().message(),
+        prompt(1, 1)
+    );
 }
 
 #[tokio::test]
@@ -98,7 +127,12 @@ async fn what_cannot_be_read_is_kept_as_a_dead_letter() {
     let pool = pool("p");
     let subject = format!("{}.render.work.p", f.context.namespace());
     for bad in ["not json", r#"{"v":2,"render":"later"}"#] {
-        f.jetstream().publish(subject.clone(), bad.into()).await.unwrap().await.unwrap();
+        f.jetstream()
+            .publish(subject.clone(), bad.into())
+            .await
+            .unwrap()
+            .await
+            .unwrap();
     }
     f.queue.publish_render(&pool, &prompt(1, 1)).await.unwrap();
     let mut prompts = f.queue.render_prompts(&pool);
@@ -106,13 +140,31 @@ async fn what_cannot_be_read_is_kept_as_a_dead_letter() {
     assert_eq!(*delivery.message(), prompt(1, 1));
     delivery.ack().await.unwrap();
 
-    let dead = f.jetstream().get_stream(f.stream_name("DEAD")).await.unwrap();
+    let dead = f
+        .jetstream()
+        .get_stream(f.stream_name("DEAD"))
+        .await
+        .unwrap();
     assert_eq!(dead.cached_info().state.messages, 2);
     let letter = dead.get_raw_message(2).await.unwrap();
     assert_eq!(letter.payload.as_ref(), br#"{"v":2,"render":"later"}"#);
-    assert_eq!(letter.headers.get("Likeness-Subject").unwrap().as_str(), subject);
-    assert!(letter.headers.get("Likeness-Cause").unwrap().as_str().contains("version 2"));
-    let work = f.jetstream().get_stream(f.stream_name("RENDER")).await.unwrap();
+    assert_eq!(
+        letter.headers.get("Likeness-Subject").unwrap().as_str(),
+        subject
+    );
+    assert!(
+        letter
+            .headers
+            .get("Likeness-Cause")
+            .unwrap()
+            .as_str()
+            .contains("version 2")
+    );
+    let work = f
+        .jetstream()
+        .get_stream(f.stream_name("RENDER"))
+        .await
+        .unwrap();
     assert_eq!(work.cached_info().state.messages, 0);
 }
 
@@ -127,9 +179,15 @@ async fn a_wait_that_was_dropped_loses_nothing() {
         let mut wait = Box::pin(prompts.next(LONG));
         assert!(tokio::time::timeout(SHORT, wait.as_mut()).await.is_err());
         drop(wait);
-        f.queue.publish_render(&pool, &prompt(number, 1)).await.unwrap();
+        f.queue
+            .publish_render(&pool, &prompt(number, 1))
+            .await
+            .unwrap();
         let delivery = prompts.next(LONG).await.unwrap().unwrap();
-        assert_eq!((*delivery.message(), delivery.delivered()), (prompt(number, 1), 1));
+        assert_eq!(
+            (*delivery.message(), delivery.delivered()),
+            (prompt(number, 1), 1)
+        );
         delivery.ack().await.unwrap();
     }
 }
@@ -137,7 +195,10 @@ async fn a_wait_that_was_dropped_loses_nothing() {
 /// Deletes the streams behind the queue's back, as a wiped server would have none.
 async fn wipe(f: &Fixture) {
     for stream in ["RENDER", "PHOTO", "DEAD"] {
-        f.jetstream().delete_stream(f.stream_name(stream)).await.unwrap();
+        f.jetstream()
+            .delete_stream(f.stream_name(stream))
+            .await
+            .unwrap();
     }
 }
 
@@ -149,7 +210,14 @@ async fn lost_streams_are_made_again() {
     assert!(prompts.next(SHORT).await.unwrap().is_none());
     wipe(&f).await;
     f.queue.publish_render(&pool, &prompt(1, 1)).await.unwrap();
-    prompts.next(LONG).await.unwrap().unwrap().ack().await.unwrap();
+    prompts
+        .next(LONG)
+        .await
+        .unwrap()
+        .unwrap()
+        .ack()
+        .await
+        .unwrap();
     wipe(&f).await;
     assert!(prompts.next(SHORT).await.unwrap().is_none());
 
@@ -166,14 +234,24 @@ async fn lost_streams_are_made_again() {
 
 #[tokio::test]
 async fn a_waiting_worker_outlives_the_server() {
-    let servers = tokio::task::spawn_blocking(Servers::start).await.unwrap().unwrap();
+    let servers = tokio::task::spawn_blocking(Servers::start)
+        .await
+        .unwrap()
+        .unwrap();
     let args = QueueArgs::new(servers.nats_url(), "restart".parse().unwrap());
     let queue = Queue::connect(&args).await.unwrap();
     queue.ensure_streams().await.unwrap();
     let pool = pool("p");
     queue.publish_render(&pool, &prompt(1, 1)).await.unwrap();
     let mut prompts = queue.render_prompts(&pool);
-    prompts.next(LONG).await.unwrap().unwrap().ack().await.unwrap();
+    prompts
+        .next(LONG)
+        .await
+        .unwrap()
+        .unwrap()
+        .ack()
+        .await
+        .unwrap();
 
     let waiting = tokio::spawn(async move {
         // As a worker does: an error is only a reason to ask again.
@@ -199,7 +277,9 @@ async fn a_waiting_worker_outlives_the_server() {
     assert_eq!(*delivery.message(), prompt(2, 1));
     delivery.ack().await.unwrap();
     assert!(queue.is_connected());
-    tokio::task::spawn_blocking(move || drop(servers)).await.unwrap();
+    tokio::task::spawn_blocking(move || drop(servers))
+        .await
+        .unwrap();
 }
 
 #[tokio::test]

@@ -21,10 +21,17 @@ use tokio::{sync::Notify, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 fn renew(attempt: u32) -> RenewRequest {
-    RenewRequest { render: render(1), attempt, worker: "w".to_owned() }
+    RenewRequest {
+        render: render(1),
+        attempt,
+        worker: "w".to_owned(),
+    }
 }
 
-const HELD: RenewReply = RenewReply::Held { lease_seconds: 30, cancel: false };
+const HELD: RenewReply = RenewReply::Held {
+    lease_seconds: 30,
+    cancel: false,
+};
 
 struct Served {
     shutdown: CancellationToken,
@@ -45,15 +52,28 @@ where
     let task = tokio::spawn(async move {
         let concurrency = NonZeroUsize::new(concurrency).unwrap();
         queue
-            .serve(&endpoint, "dispatch", concurrency, stop, move |request: RenewRequest| {
-                let handler = Arc::clone(&handler);
-                async move {
-                    if request.attempt == 0 { Ok(HELD) } else { handler(request.attempt).await }
-                }
-            })
+            .serve(
+                &endpoint,
+                "dispatch",
+                concurrency,
+                stop,
+                move |request: RenewRequest| {
+                    let handler = Arc::clone(&handler);
+                    async move {
+                        if request.attempt == 0 {
+                            Ok(HELD)
+                        } else {
+                            handler(request.attempt).await
+                        }
+                    }
+                },
+            )
             .await
     });
-    while let Err(error) = asker.request(&asker.subjects().renew(), &renew(0), LONG).await {
+    while let Err(error) = asker
+        .request(&asker.subjects().renew(), &renew(0), LONG)
+        .await
+    {
         assert!(matches!(error, QueueError::NoResponders { .. }), "{error}");
         tokio::task::yield_now().await;
     }
@@ -68,14 +88,19 @@ impl Served {
 }
 
 async fn ask(queue: &Queue, attempt: u32) -> Result<RenewReply, QueueError> {
-    queue.request(&queue.subjects().renew(), &renew(attempt), LONG).await
+    queue
+        .request(&queue.subjects().renew(), &renew(attempt), LONG)
+        .await
 }
 
 #[tokio::test]
 async fn every_failure_is_told_from_the_others() {
     let f = Fixture::new().await;
     let away = ask(&f.queue, 1).await.unwrap_err();
-    assert!(matches!(away, QueueError::NoResponders { .. }) && away.is_retryable(), "{away}");
+    assert!(
+        matches!(away, QueueError::NoResponders { .. }) && away.is_retryable(),
+        "{away}"
+    );
 
     let served = serve(&f.queue, 8, |attempt| async move {
         match attempt {
@@ -91,9 +116,19 @@ async fn every_failure_is_told_from_the_others() {
     assert!(matches!(&refused, QueueError::Service(e) if e.message == "no such attempt"));
     assert!(!refused.is_retryable());
     let fault = ask(&f.queue, 3).await.unwrap_err();
-    assert!(matches!(&fault, QueueError::Service(e) if e.reason == "INTERNAL"), "{fault}");
-    let late = f.queue.request(&f.queue.subjects().renew(), &renew(4), SHORT).await.unwrap_err();
-    assert!(matches!(late, QueueError::Timeout { .. }) && late.is_retryable(), "{late}");
+    assert!(
+        matches!(&fault, QueueError::Service(e) if e.reason == "INTERNAL"),
+        "{fault}"
+    );
+    let late = f
+        .queue
+        .request(&f.queue.subjects().renew(), &renew(4), SHORT)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(late, QueueError::Timeout { .. }) && late.is_retryable(),
+        "{late}"
+    );
     assert_eq!(ask(&f.queue, 1).await.unwrap(), RenewReply::Lost);
     served.task.abort();
 }
@@ -103,11 +138,24 @@ async fn a_request_that_cannot_be_read_is_answered() {
     let f = Fixture::new().await;
     let served = serve(&f.queue, 1, |_| async { Ok(HELD) }).await;
     let subject = f.queue.subjects().renew().subject().to_owned();
-    let answer = f.context.nats().request(subject.clone(), "garbage".into()).await.unwrap();
+    let answer = f
+        .context
+        .nats()
+        .request(subject.clone(), "garbage".into())
+        .await
+        .unwrap();
     assert!(answer.headers.unwrap().get("Likeness-Error").is_some());
-    assert!(std::str::from_utf8(&answer.payload).unwrap().contains("BAD_REQUEST"));
+    assert!(
+        std::str::from_utf8(&answer.payload)
+            .unwrap()
+            .contains("BAD_REQUEST")
+    );
     // One without a place for the answer harms nothing.
-    f.context.nats().publish(subject, "garbage".into()).await.unwrap();
+    f.context
+        .nats()
+        .publish(subject, "garbage".into())
+        .await
+        .unwrap();
     assert_eq!(ask(&f.queue, 1).await.unwrap(), HELD);
     served.stop().await;
 }
@@ -158,7 +206,10 @@ async fn what_was_asked_before_the_end_is_answered() {
     begun.notified().await;
     served.shutdown.cancel();
     // No more are taken once the drain has reached the server.
-    while !matches!(ask_briefly(&f.queue).await, Err(QueueError::NoResponders { .. })) {}
+    while !matches!(
+        ask_briefly(&f.queue).await,
+        Err(QueueError::NoResponders { .. })
+    ) {}
     go_on.notify_waiters();
     go_on.notify_one();
     assert_eq!(asked.await.unwrap().unwrap(), HELD);
@@ -167,7 +218,13 @@ async fn what_was_asked_before_the_end_is_answered() {
 }
 
 async fn ask_briefly(queue: &Queue) -> Result<RenewReply, QueueError> {
-    queue.request(&queue.subjects().renew(), &renew(9), Duration::from_millis(50)).await
+    queue
+        .request(
+            &queue.subjects().renew(),
+            &renew(9),
+            Duration::from_millis(50),
+        )
+        .await
 }
 
 #[tokio::test]
@@ -191,7 +248,12 @@ async fn no_more_are_worked_on_than_allowed_and_the_rest_hear_of_it() {
     };
     let served = serve(&f.queue, 2, handler).await;
     let asks = (1..=30).map(|attempt| ask(&f.queue, attempt));
-    assert!(futures::future::join_all(asks).await.iter().all(Result::is_ok));
+    assert!(
+        futures::future::join_all(asks)
+            .await
+            .iter()
+            .all(Result::is_ok)
+    );
     assert!(most.load(Ordering::SeqCst) <= 2);
 
     // Both turns are taken for good; who waits in vain is told that there is too much to do, or has gone.
@@ -216,7 +278,9 @@ async fn no_more_are_worked_on_than_allowed_and_the_rest_hear_of_it() {
 #[tokio::test]
 async fn released_coefficients_fit_one_answer() {
     let f = Fixture::new().await;
-    let values = (0..1120 * 128).map(|i| ((i % 255) as f32 - 127.0) / 128.0).collect();
+    let values = (0..1120 * 128)
+        .map(|i| ((i % 255) as f32 - 127.0) / 128.0)
+        .collect();
     let coefficients = Coefficients::new(1120, 128, values).unwrap();
     let endpoint: Endpoint<CoefficientsRequest, CoefficientsReply> =
         f.queue.subjects().coefficients();
@@ -226,13 +290,27 @@ async fn released_coefficients_fit_one_answer() {
         let handler = move |request: CoefficientsRequest| {
             let reply = match request.set {
                 0 => CoefficientsReply::Set(sent.clone()),
-                _ => CoefficientsReply::Refused { reason: Refusal::NoSuchSet },
+                _ => CoefficientsReply::Refused {
+                    reason: Refusal::NoSuchSet,
+                },
             };
             async move { Ok(reply) }
         };
-        queue.serve(&queue.subjects().coefficients(), "g", NonZeroUsize::MIN, stop, handler).await
+        queue
+            .serve(
+                &queue.subjects().coefficients(),
+                "g",
+                NonZeroUsize::MIN,
+                stop,
+                handler,
+            )
+            .await
     });
-    let request = |set| CoefficientsRequest { render: render(1), attempt: 1, set };
+    let request = |set| CoefficientsRequest {
+        render: render(1),
+        attempt: 1,
+        set,
+    };
     let answer = loop {
         match f.queue.request(&endpoint, &request(0), LONG).await {
             Err(QueueError::NoResponders { .. }) => tokio::task::yield_now().await,
@@ -241,7 +319,12 @@ async fn released_coefficients_fit_one_answer() {
     };
     assert_eq!(answer.unwrap(), CoefficientsReply::Set(coefficients));
     let refused = f.queue.request(&endpoint, &request(1), LONG).await.unwrap();
-    assert_eq!(refused, CoefficientsReply::Refused { reason: Refusal::NoSuchSet });
+    assert_eq!(
+        refused,
+        CoefficientsReply::Refused {
+            reason: Refusal::NoSuchSet
+        }
+    );
     shutdown.cancel();
     task.await.unwrap().unwrap();
 }

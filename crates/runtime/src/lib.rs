@@ -22,7 +22,12 @@ pub struct RuntimeArgs {
     #[command(flatten)]
     pub telemetry: TelemetryArgs,
     /// Seconds that running work gets to end after the first SIGINT or SIGTERM.
-    #[arg(long, env = "LIKENESS_DRAIN_SECONDS", default_value_t = 30, value_name = "SECONDS")]
+    #[arg(
+        long,
+        env = "LIKENESS_DRAIN_SECONDS",
+        default_value_t = 30,
+        value_name = "SECONDS"
+    )]
     pub drain_seconds: u32,
 }
 

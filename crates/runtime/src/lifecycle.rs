@@ -62,7 +62,11 @@ impl Lifecycle {
     /// task that fails in it still stops the whole process.
     #[must_use]
     pub fn child(&self) -> Self {
-        Self { soft: self.soft.child_token(), hard: self.hard.child_token(), ..self.clone() }
+        Self {
+            soft: self.soft.child_token(),
+            hard: self.hard.child_token(),
+            ..self.clone()
+        }
     }
 
     /// Asks every task to stop softly.

@@ -4,7 +4,9 @@ use std::io::{self, IsTerminal as _};
 
 use anyhow::{Context as _, anyhow};
 use clap::{Args, ValueEnum};
-use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use tracing_subscriber::{
+    EnvFilter, Layer, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+};
 
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -23,7 +25,12 @@ pub struct TelemetryArgs {
     #[arg(long, env = "LIKENESS_LOG_FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,
     /// What is logged: a level, or levels by module as `info,likeness_queue=debug`.
-    #[arg(long = "log", env = "LIKENESS_LOG", default_value = "info", value_name = "FILTER")]
+    #[arg(
+        long = "log",
+        env = "LIKENESS_LOG",
+        default_value = "info",
+        value_name = "FILTER"
+    )]
     pub log: String,
 }
 
@@ -46,7 +53,9 @@ pub fn init(args: &TelemetryArgs) -> anyhow::Result<()> {
 
 fn parse_filter(filter: &str) -> anyhow::Result<EnvFilter> {
     EnvFilter::try_new(filter).with_context(|| {
-        format!("cannot read the log filter {filter:?}; expected one like info,likeness_queue=debug")
+        format!(
+            "cannot read the log filter {filter:?}; expected one like info,likeness_queue=debug"
+        )
     })
 }
 
@@ -65,7 +74,10 @@ mod tests {
 
     #[test]
     fn a_second_start_is_an_error() {
-        let args = TelemetryArgs { log_format: LogFormat::Json, log: "off".to_owned() };
+        let args = TelemetryArgs {
+            log_format: LogFormat::Json,
+            log: "off".to_owned(),
+        };
         let results = [init(&args), init(&args)];
         assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
     }

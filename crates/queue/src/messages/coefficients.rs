@@ -7,7 +7,9 @@ use likeness_domain::{RenderId, coefficients::Coefficients};
 use serde::{Deserialize, Serialize};
 
 use super::work::Refusal;
-use crate::codec::{CodecError, MESSAGE_VERSION, Message, Parcel, from_json, json_messages, to_json};
+use crate::codec::{
+    CodecError, MESSAGE_VERSION, Message, Parcel, from_json, json_messages, to_json,
+};
 
 const VERSION: &str = "Likeness-Version";
 const TOKENS: &str = "Likeness-Tokens";
@@ -50,7 +52,10 @@ impl Message for CoefficientsReply {
             Self::Set(coefficients) => Ok(encode_set(coefficients)),
             Self::Refused { reason } => {
                 let body = to_json(&Refused { reason: *reason })?;
-                Ok(Parcel { headers: BTreeMap::new(), body })
+                Ok(Parcel {
+                    headers: BTreeMap::new(),
+                    body,
+                })
             }
         }
     }
@@ -71,7 +76,9 @@ impl Message for CoefficientsReply {
         let (tokens, k) = (number(header, TOKENS)?, number(header, K)?);
         Coefficients::from_f16_bytes(tokens as usize, k as usize, body)
             .map(Self::Set)
-            .map_err(|error| CodecError::Binary { problem: error.to_string() })
+            .map_err(|error| CodecError::Binary {
+                problem: error.to_string(),
+            })
     }
 }
 
@@ -82,7 +89,10 @@ fn encode_set(coefficients: &Coefficients) -> Parcel {
         (K, coefficients.k().to_string()),
     ];
     let body = Bytes::copy_from_slice(&coefficients.to_f16_bytes());
-    Parcel { headers: headers.into(), body }
+    Parcel {
+        headers: headers.into(),
+        body,
+    }
 }
 
 fn number(
@@ -91,5 +101,7 @@ fn number(
 ) -> Result<u32, CodecError> {
     header(name)
         .and_then(|text| text.parse().ok())
-        .ok_or_else(|| CodecError::Binary { problem: format!("the header {name} is no number") })
+        .ok_or_else(|| CodecError::Binary {
+            problem: format!("the header {name} is no number"),
+        })
 }

@@ -32,7 +32,12 @@ pub struct Preview {
 
 impl fmt::Debug for Preview {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Preview({}, {} bytes)", self.content_type, self.bytes.len())
+        write!(
+            f,
+            "Preview({}, {} bytes)",
+            self.content_type,
+            self.bytes.len()
+        )
     }
 }
 
@@ -42,7 +47,9 @@ fn to_base64<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Err
 
 fn from_base64<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
     let text = String::deserialize(deserializer)?;
-    STANDARD.decode(text).map_err(|_| D::Error::custom("not base64"))
+    STANDARD
+        .decode(text)
+        .map_err(|_| D::Error::custom("not base64"))
 }
 
 /// A render changed its state.
@@ -52,7 +59,7 @@ pub struct RenderEvent {
     pub state: RenderState,
 }
 
-/// An identity changed: its photos, its labels, anything.
+/// The identity of this subject changed, or its photos: read it again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdentityEvent {}
 

@@ -8,9 +8,7 @@ use likeness_domain::{
     RenderId, RenderState, WorkerKind,
     bundle::{BundleSummary, RenderDefaults},
     coefficients::Coefficients,
-    render::{
-        ImageFormat, RenderProgress, RenderSpec, RenderTimings, RenderedImage, Scheduler,
-    },
+    render::{ImageFormat, RenderProgress, RenderSpec, RenderTimings, RenderedImage, Scheduler},
 };
 use uuid::Uuid;
 
@@ -41,10 +39,22 @@ fn frozen<T: Message + PartialEq + Debug>(message: &T, json: &str) {
 
 #[test]
 fn prompts() {
-    let prompt = RenderPrompt { render: render(), publication: 2 };
-    frozen(&prompt, &format!(r#"{{"v":1,"render":"{ID}","publication":2}}"#));
-    let prompt = PhotoPrompt { photo: Uuid::from_u128(7).into(), publication: 1 };
-    frozen(&prompt, &format!(r#"{{"v":1,"photo":"{ID}","publication":1}}"#));
+    let prompt = RenderPrompt {
+        render: render(),
+        publication: 2,
+    };
+    frozen(
+        &prompt,
+        &format!(r#"{{"v":1,"render":"{ID}","publication":2}}"#),
+    );
+    let prompt = PhotoPrompt {
+        photo: Uuid::from_u128(7).into(),
+        publication: 1,
+    };
+    frozen(
+        &prompt,
+        &format!(r#"{{"v":1,"photo":"{ID}","publication":1}}"#),
+    );
 }
 
 fn grant() -> Grant {
@@ -78,10 +88,22 @@ fn grant() -> Grant {
 
 #[test]
 fn claims() {
-    let claim = ClaimRequest { render: render(), publication: 2, worker: "w".to_owned() };
-    frozen(&claim, &format!(r#"{{"v":1,"render":"{ID}","publication":2,"worker":"w"}}"#));
-    let refused = ClaimReply::Refused { reason: Refusal::StalePublication };
-    frozen(&refused, r#"{"v":1,"answer":"REFUSED","reason":"STALE_PUBLICATION"}"#);
+    let claim = ClaimRequest {
+        render: render(),
+        publication: 2,
+        worker: "w".to_owned(),
+    };
+    frozen(
+        &claim,
+        &format!(r#"{{"v":1,"render":"{ID}","publication":2,"worker":"w"}}"#),
+    );
+    let refused = ClaimReply::Refused {
+        reason: Refusal::StalePublication,
+    };
+    frozen(
+        &refused,
+        r#"{"v":1,"answer":"REFUSED","reason":"STALE_PUBLICATION"}"#,
+    );
     frozen(
         &ClaimReply::Granted(grant()),
         concat!(
@@ -98,15 +120,33 @@ fn claims() {
 
 #[test]
 fn renewals() {
-    let renew = RenewRequest { render: render(), attempt: 3, worker: "w".to_owned() };
-    frozen(&renew, &format!(r#"{{"v":1,"render":"{ID}","attempt":3,"worker":"w"}}"#));
-    let held = RenewReply::Held { lease_seconds: 30, cancel: true };
-    frozen(&held, r#"{"v":1,"answer":"HELD","lease_seconds":30,"cancel":true}"#);
+    let renew = RenewRequest {
+        render: render(),
+        attempt: 3,
+        worker: "w".to_owned(),
+    };
+    frozen(
+        &renew,
+        &format!(r#"{{"v":1,"render":"{ID}","attempt":3,"worker":"w"}}"#),
+    );
+    let held = RenewReply::Held {
+        lease_seconds: 30,
+        cancel: true,
+    };
+    frozen(
+        &held,
+        r#"{"v":1,"answer":"HELD","lease_seconds":30,"cancel":true}"#,
+    );
     frozen(&RenewReply::Lost, r#"{"v":1,"answer":"LOST"}"#);
 }
 
 fn finish(outcome: WorkOutcome) -> FinishRequest {
-    FinishRequest { render: render(), attempt: 3, worker: "w".to_owned(), outcome }
+    FinishRequest {
+        render: render(),
+        attempt: 3,
+        worker: "w".to_owned(),
+        outcome,
+    }
 }
 
 fn finish_json(outcome: &str) -> String {
@@ -123,17 +163,30 @@ fn finishes() {
         sha256: "ab".to_owned(),
         seed: 42,
     };
-    let timings = RenderTimings { synthesis: 0.5, merge: 0.25, ..RenderTimings::default() };
+    let timings = RenderTimings {
+        synthesis: 0.5,
+        merge: 0.25,
+        ..RenderTimings::default()
+    };
     frozen(
-        &finish(WorkOutcome::Succeeded { images: vec![image], timings }),
+        &finish(WorkOutcome::Succeeded {
+            images: vec![image],
+            timings,
+        }),
         &finish_json(concat!(
             r#"{"kind":"SUCCEEDED","images":[{"format":"png","width":256,"height":320,"#,
             r#""size_bytes":9,"sha256":"ab","seed":42}],"timings":{"synthesis":0.5,"merge":0.25,"#,
             r#""sampling":0.0,"encoding":0.0,"upload":0.0}}"#,
         )),
     );
-    frozen(&finish(WorkOutcome::Cancelled), &finish_json(r#"{"kind":"CANCELLED"}"#));
-    frozen(&finish(WorkOutcome::HandedBack), &finish_json(r#"{"kind":"HANDED_BACK"}"#));
+    frozen(
+        &finish(WorkOutcome::Cancelled),
+        &finish_json(r#"{"kind":"CANCELLED"}"#),
+    );
+    frozen(
+        &finish(WorkOutcome::HandedBack),
+        &finish_json(r#"{"kind":"HANDED_BACK"}"#),
+    );
     let failed = WorkOutcome::Failed {
         reason: "OUT_OF_MEMORY".to_owned(),
         message: "m".to_owned(),
@@ -155,7 +208,10 @@ fn finish_replies() {
         (FinishReply::Repeated { state }, "REPEATED"),
         (FinishReply::Stale { state }, "STALE"),
     ] {
-        frozen(&reply, &format!(r#"{{"v":1,"answer":"{answer}","state":"SUCCEEDED"}}"#));
+        frozen(
+            &reply,
+            &format!(r#"{{"v":1,"answer":"{answer}","state":"SUCCEEDED"}}"#),
+        );
     }
 }
 
@@ -204,18 +260,38 @@ fn hellos() {
 
 #[test]
 fn events() {
-    let progress = RenderProgress { image: 0, image_count: 2, step: 5, steps: 20 };
+    let progress = RenderProgress {
+        image: 0,
+        image_count: 2,
+        step: 5,
+        steps: 20,
+    };
     let numbers = r#""progress":{"image":0,"image_count":2,"step":5,"steps":20}"#;
-    let plain = Progress { attempt: 3, progress, preview: None };
+    let plain = Progress {
+        attempt: 3,
+        progress,
+        preview: None,
+    };
     frozen(&plain, &format!(r#"{{"v":1,"attempt":3,{numbers}}}"#));
-    let preview = Preview { content_type: "image/jpeg".to_owned(), bytes: vec![1, 2, 3] };
+    let preview = Preview {
+        content_type: "image/jpeg".to_owned(),
+        bytes: vec![1, 2, 3],
+    };
     frozen(
-        &Progress { preview: Some(preview), ..plain },
+        &Progress {
+            preview: Some(preview),
+            ..plain
+        },
         &format!(
             r#"{{"v":1,"attempt":3,{numbers},"preview":{{"content_type":"image/jpeg","bytes":"AQID"}}}}"#
         ),
     );
-    frozen(&RenderEvent { state: RenderState::Running }, r#"{"v":1,"state":"RUNNING"}"#);
+    frozen(
+        &RenderEvent {
+            state: RenderState::Running,
+        },
+        r#"{"v":1,"state":"RUNNING"}"#,
+    );
     frozen(&IdentityEvent {}, r#"{"v":1}"#);
     frozen(&CancelNotice {}, r#"{"v":1}"#);
     frozen(&Wake {}, r#"{"v":1}"#);
@@ -228,7 +304,10 @@ fn service_errors() {
         message: "m".to_owned(),
         retryable: true,
     };
-    frozen(&error, r#"{"v":1,"reason":"BUSY","message":"m","retryable":true}"#);
+    frozen(
+        &error,
+        r#"{"v":1,"reason":"BUSY","message":"m","retryable":true}"#,
+    );
 }
 
 fn coefficients() -> Coefficients {
@@ -237,17 +316,37 @@ fn coefficients() -> Coefficients {
 
 #[test]
 fn coefficients_are_binary() {
-    let request = CoefficientsRequest { render: render(), attempt: 3, set: 1 };
-    frozen(&request, &format!(r#"{{"v":1,"render":"{ID}","attempt":3,"set":1}}"#));
+    let request = CoefficientsRequest {
+        render: render(),
+        attempt: 3,
+        set: 1,
+    };
+    frozen(
+        &request,
+        &format!(r#"{{"v":1,"render":"{ID}","attempt":3,"set":1}}"#),
+    );
     let reply = CoefficientsReply::Set(coefficients());
     let parcel = reply.encode().unwrap();
-    assert_eq!(parcel.body.as_ref(), [0x00, 0x38, 0x00, 0xBC, 0x00, 0x34, 0x00, 0x00]);
-    let headers: Vec<_> = parcel.headers.iter().map(|(k, v)| (*k, v.as_str())).collect();
-    let expected = [("Likeness-K", "2"), ("Likeness-Tokens", "2"), ("Likeness-Version", "1")];
+    assert_eq!(
+        parcel.body.as_ref(),
+        [0x00, 0x38, 0x00, 0xBC, 0x00, 0x34, 0x00, 0x00]
+    );
+    let headers: Vec<_> = parcel
+        .headers
+        .iter()
+        .map(|(k, v)| (*k, v.as_str()))
+        .collect();
+    let expected = [
+        ("Likeness-K", "2"),
+        ("Likeness-Tokens", "2"),
+        ("Likeness-Version", "1"),
+    ];
     assert_eq!(headers, expected);
     let read = CoefficientsReply::decode(&|name| parcel.headers.get(name).cloned(), &parcel.body);
     assert_eq!(read.unwrap(), reply);
-    let refused = CoefficientsReply::Refused { reason: Refusal::StaleAttempt };
+    let refused = CoefficientsReply::Refused {
+        reason: Refusal::StaleAttempt,
+    };
     frozen(&refused, r#"{"v":1,"reason":"STALE_ATTEMPT"}"#);
 }
 
@@ -270,7 +369,10 @@ fn damaged_coefficients_are_errors() {
         (("Likeness-K", "2"), &parcel.body[..7]),
         (("Likeness-K", "2"), &[0xFF; 8][..]),
     ] {
-        assert!(matches!(read(change, body), CodecError::Binary { .. }), "{change:?}");
+        assert!(
+            matches!(read(change, body), CodecError::Binary { .. }),
+            "{change:?}"
+        );
     }
 }
 
@@ -280,12 +382,26 @@ fn another_version_is_told_from_damage() {
     let newer = decode(r#"{"v":2,"answer":"SOMETHING_NEW"}"#);
     assert_eq!(newer, CodecError::NewerVersion { found: 2 });
     assert_eq!(decode(r#"{"v":0,"answer":"LOST"}"#), CodecError::NoVersion);
-    for bad in ["", "{", "[]", "null", "{}", r#"{"v":1}"#, r#"{"v":-1}"#, r#"{"v":1,"answer":"X"}"#] {
+    for bad in [
+        "",
+        "{",
+        "[]",
+        "null",
+        "{}",
+        r#"{"v":1}"#,
+        r#"{"v":-1}"#,
+        r#"{"v":1,"answer":"X"}"#,
+    ] {
         assert!(matches!(decode(bad), CodecError::Json { .. }), "{bad}");
     }
     let unknown = r#"{"v":1,"answer":"REFUSED","reason":"ADDED_LATER"}"#;
-    let refused = ClaimReply::Refused { reason: Refusal::Other };
-    assert_eq!(ClaimReply::decode(&no_header, unknown.as_bytes()), Ok(refused));
+    let refused = ClaimReply::Refused {
+        reason: Refusal::Other,
+    };
+    assert_eq!(
+        ClaimReply::decode(&no_header, unknown.as_bytes()),
+        Ok(refused)
+    );
 }
 
 #[test]

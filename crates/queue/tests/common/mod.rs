@@ -39,7 +39,9 @@ impl Fixture {
 
 pub async fn connect(context: &TestContext) -> Queue {
     let namespace = context.namespace().parse().unwrap();
-    Queue::connect(&QueueArgs::new(context.nats_url(), namespace)).await.unwrap()
+    Queue::connect(&QueueArgs::new(context.nats_url(), namespace))
+        .await
+        .unwrap()
 }
 
 pub fn pool(name: &str) -> PoolName {
@@ -51,5 +53,8 @@ pub fn render(number: u128) -> RenderId {
 }
 
 pub fn prompt(number: u128, publication: u32) -> RenderPrompt {
-    RenderPrompt { render: render(number), publication }
+    RenderPrompt {
+        render: render(number),
+        publication,
+    }
 }
