@@ -12,6 +12,11 @@ use likeness_local_stack::slots::claim_slot;
 use crate::run;
 use crate::workspace::Workspace;
 
+mod stages;
+mod story;
+
+use stages::Stages;
+
 const READY_LIMIT: Duration = Duration::from_mins(1);
 const STOP: [(Signal, Duration); 1] = [(Signal::TERM, Duration::from_secs(20))];
 
@@ -34,19 +39,14 @@ impl Drop for Running {
 
 pub fn demo(workspace: &Workspace, photos: &[PathBuf]) -> Result<()> {
     workspace.tools()?;
-    let [likeness] = workspace.build([("likeness-cli", "likeness")])?;
+    let [likeness] = workspace.build(["likeness"])?;
+    let photos = absolute(workspace, photos)?;
+    let mut stages = Stages::begin();
     let bundle = pocket_bundle(workspace, &likeness)?;
     let slot = claim_slot(&workspace.target.join("demo"))?;
     let running = start(workspace, &likeness, &bundle, slot.dir())?;
-    let photos = absolute(workspace, photos)?;
-    client(&running, &photos)
-}
-
-/// The client's part, on a running system: a tenant and its key, the photos' identity, its wait
-/// until READY, the render with its progress, the download, and the timings of each.
-fn client(running: &Running, photos: &[PathBuf]) -> Result<()> {
-    let _ = (&running.likeness, &running.ready_file, &running.dir, photos);
-    bail!("the client's part of the demo does not exist yet")
+    stages.done("servers and services start");
+    story::tell(&running, &photos, &mut stages)
 }
 
 /// The pocket bundle, made on the first call.

@@ -15,7 +15,7 @@ type Entries = BTreeMap<String, String>;
 
 pub fn sqlx(workspace: &Workspace, check: bool) -> Result<()> {
     workspace.tools()?;
-    let [stack] = workspace.build([("likeness-test-support", "stack")])?;
+    let [stack] = workspace.build(["stack"])?;
     let fresh = workspace.target.join("sqlx");
     let _ = fs::remove_dir_all(&fresh);
     fs::create_dir_all(&fresh)?;

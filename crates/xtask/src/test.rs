@@ -10,10 +10,7 @@ use crate::{python, run};
 pub fn test(workspace: &Workspace, args: &[OsString]) -> Result<()> {
     workspace.tools()?;
     let python = python::environment(workspace);
-    let [likeness, stack] = workspace.build([
-        ("likeness-cli", "likeness"),
-        ("likeness-test-support", "stack"),
-    ])?;
+    let [likeness, stack] = workspace.build(["likeness", "stack"])?;
     let mut tests = workspace.command("cargo");
     tests
         .args(["test", "--workspace", "--no-run"])

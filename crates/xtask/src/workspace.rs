@@ -55,15 +55,15 @@ impl Workspace {
         Tools::find_or_fetch(&self.tools_dir())
     }
 
-    /// Builds `(package, program)`s together, so that they share one build of what they depend on,
-    /// and returns the programs' files.
-    pub fn build<const N: usize>(&self, programs: [(&str, &str); N]) -> Result<[PathBuf; N]> {
+    /// Builds programs and returns their files. With the whole workspace's features, so that the demo,
+    /// the tests and clippy share one build of every dependency.
+    pub fn build<const N: usize>(&self, programs: [&str; N]) -> Result<[PathBuf; N]> {
         let mut cargo = self.command("cargo");
-        cargo.arg("build");
-        for (package, program) in programs {
-            cargo.args(["--package", package, "--bin", program]);
+        cargo.args(["build", "--workspace"]);
+        for program in programs {
+            cargo.args(["--bin", program]);
         }
         run::checked(cargo)?;
-        Ok(programs.map(|(_, program)| self.target.join("debug").join(program)))
+        Ok(programs.map(|program| self.target.join("debug").join(program)))
     }
 }

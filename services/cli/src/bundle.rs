@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
-use likeness_bundle::{Bundle, Verification, pocket};
+use likeness_bundle::{Bundle, Inspection, Verification, pocket};
 
 use crate::{
     args::Output,
     fail::Failure,
-    output::{line, print_fields, print_json},
+    output::{line, print, print_fields, print_json},
 };
 
 /// What to do with bundles.
@@ -95,4 +95,44 @@ fn show(verification: &Verification, output: Output) -> Result<(), Failure> {
 
 fn failed(error: impl std::fmt::Display) -> Failure {
     Failure::new(error.to_string())
+}
+
+fn inspect(dir: &Path, output: Output) -> Result<(), Failure> {
+    let inspection = Bundle::open(dir).map_err(failed)?.inspect();
+    let problems = inspection.parts.iter().map(|part| part.problems.len()).sum::<usize>();
+    if output == Output::Json {
+        print_json(&serde_json::to_value(&inspection).map_err(failed)?)?;
+    } else {
+        show_inspection(&inspection)?;
+    }
+    match problems {
+        0 => Ok(()),
+        1 => Err(Failure::new("1 thing does not fit; see above")),
+        count => Err(Failure::new(format!("{count} things do not fit; see above"))),
+    }
+}
+
+fn show_inspection(inspection: &Inspection) -> Result<(), Failure> {
+    line(&format!("{} {}  digest {}", inspection.name, inspection.version, inspection.digest))?;
+    let rows = inspection.parts.iter().flat_map(|part| {
+        part.files.iter().map(|file| {
+            let dtypes: Vec<&str> = file.dtypes.keys().map(String::as_str).collect();
+            vec![
+                part.section.clone(),
+                file.path.clone(),
+                file.tensors.to_string(),
+                file.parameters.to_string(),
+                dtypes.join(" "),
+                file.bytes.to_string(),
+            ]
+        })
+    });
+    let header = ["PART", "FILE", "TENSORS", "PARAMETERS", "TYPE", "BYTES"];
+    print(Output::Human, &header, rows.collect(), &serde_json::Value::Null)?;
+    for part in &inspection.parts {
+        for problem in &part.problems {
+            line(&format!("{}: {problem}", part.section))?;
+        }
+    }
+    Ok(())
 }

@@ -73,9 +73,10 @@ pub fn dev(args: DevArgs) -> Result<(), Failure> {
     let stack = Stack::start(&args.dir, &tools, Fsync::On)?;
     let runtime = args.runtime.clone();
     // The servers are ended after the services, whatever happened.
-    Ok(likeness_runtime::main(&runtime, |lifecycle| async {
-        let ready = serve(&args, &secrets, &stack, bundle, &lifecycle).await?;
-        announce(&args, &ready)
+    let (args, secrets, stack) = (&args, &secrets, &stack);
+    Ok(likeness_runtime::main(&runtime, |lifecycle| async move {
+        let ready = serve(args, secrets, stack, bundle, &lifecycle).await?;
+        announce(args, &ready)
     })?)
 }
 

@@ -41,7 +41,11 @@ impl Default for Policy {
             upload_ttl: TimeDelta::hours(1),
             seconds_per_worker: 20.0,
             window_factor: 1.25,
-            retry: RetryPolicy::default(),
+            retry: RetryPolicy {
+                max_failures: 3,
+                base: TimeDelta::seconds(1),
+                max: TimeDelta::minutes(5),
+            },
             photo_attempts: 3,
             photo_backoff: TimeDelta::seconds(2),
         }

@@ -68,7 +68,7 @@ async fn settle(enroll: &Enroll, claim: &PhotoClaim) -> Result<(), Error> {
         Ok(Verdict::Rejected(rejection)) => {
             let mut tx = begin(&enroll.pool).await?;
             let now = enroll.clock.now();
-            queue::reject(&mut tx, claim.name.photo, claim.attempt, &rejection, now).await?;
+            queue::reject(&mut tx, claim.name.photo, claim.attempt, &rejection, None, now).await?;
             commit(tx).await?;
         }
         Err(error) => retry(enroll, claim, &error).await?,

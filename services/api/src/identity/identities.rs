@@ -165,9 +165,9 @@ pub async fn delete(
     events::identity_changed(app, name.identity).await;
     for settled in settled {
         if settled.state.is_terminal() {
-            events::render_changed(app, settled.name.render, settled.state).await;
+            events::render_changed(app, settled.render.render, settled.state).await;
         } else {
-            events::cancel_requested(app, settled.name.render).await;
+            events::cancel_requested(app, settled.render.render).await;
         }
     }
     Ok(v1::DeleteIdentityResponse {})

@@ -20,6 +20,8 @@ use crate::{app::App, auth, events, replay};
 
 /// Seconds that a denoising step of one megapixel is guessed to take, until workers report better.
 const SECONDS_PER_MEGAPIXEL_STEP: f32 = 0.15;
+/// When a tenant with a full backlog may try again.
+const BACKLOG_WAIT: std::time::Duration = std::time::Duration::from_secs(5);
 /// Seconds around the steps: claim, synthesis, merge, decoding, upload.
 const SECONDS_PER_RENDER: f32 = 0.5;
 
@@ -152,14 +154,12 @@ async fn check_backlog(conn: &mut PgConnection, tenant: TenantId) -> Result<(), 
     if renders::queued_count(conn, tenant).await? < i64::from(most) {
         return Ok(());
     }
-    Err(Error {
-        retry_after: Some(std::time::Duration::from_secs(5)),
-        ..Error::new(
-            ErrorKind::ResourceExhausted,
-            "BACKLOG_FULL",
-            format!("{most} renders wait already; try again when some have begun"),
-        )
-    })
+    Err(Error::new(
+        ErrorKind::ResourceExhausted,
+        "BACKLOG_FULL",
+        format!("{most} renders wait already; try again when some have begun"),
+    )
+    .retry_after(BACKLOG_WAIT))
 }
 
 /// Who the render shows: identities with consent, pinned to the photos that make their coefficients now.

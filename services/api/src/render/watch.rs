@@ -58,7 +58,7 @@ pub async fn start(
 struct Watch {
     app: App,
     name: RenderName,
-    told: Option<(RenderState, i32, bool)>,
+    told: Option<(RenderState, u32, bool)>,
 }
 
 impl Watch {
@@ -100,7 +100,8 @@ impl Watch {
         let mut conn = acquire(&self.app.pool).await?;
         let row = renders::get(&mut conn, self.name.tenant, self.name.render).await?;
         drop(conn);
-        let now = Some((row.state, row.attempt, row.cancel_requested_at.is_some()));
+        let attempt = u32::try_from(row.attempt).unwrap_or(0);
+        let now = Some((row.state, attempt, row.cancel_requested_at.is_some()));
         if now == self.told {
             return Ok(None);
         }

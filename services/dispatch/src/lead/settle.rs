@@ -16,8 +16,8 @@ pub async fn settle(dispatch: &Dispatch, leadership: &Leadership) -> Result<(), 
     settled.extend(renders::reap(&mut tx, leadership, &dispatch.policy.retry, now).await?);
     dispatch.commit(tx).await?;
     for settled in settled {
-        tracing::info!(render = %settled.name.render, state = %settled.state, "settled");
-        events::render_changed(dispatch, settled.name.render, settled.state).await;
+        tracing::info!(render = %settled.render.render, state = %settled.state, "settled");
+        events::render_changed(dispatch, settled.render.render, settled.state).await;
     }
     Ok(())
 }
