@@ -123,10 +123,16 @@ pub enum Error {
 
 impl Error {
     pub(crate) fn unsupported(path: &Path, what: impl Into<String>) -> Error {
-        Error::Unsupported { path: path.to_path_buf(), what: what.into() }
+        Error::Unsupported {
+            path: path.to_path_buf(),
+            what: what.into(),
+        }
     }
 
     pub(crate) fn bad_request(field: &'static str, problem: impl Into<String>) -> Error {
-        Error::BadRequest { field, problem: problem.into() }
+        Error::BadRequest {
+            field,
+            problem: problem.into(),
+        }
     }
 }

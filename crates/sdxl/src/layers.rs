@@ -1,59 +1,198 @@
 //! Layers that every part shares, built from weight files.
 
-use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Shape, Tensor};
-use candle_nn::{Conv2d, Conv2dConfig, LayerNorm, Linear};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, D, DType, Layout, Shape, Tensor};
+use candle_nn::ops;
 use rayon::prelude::*;
 
 use crate::Error;
+use crate::cpu::{Operand, Size, add_product, contiguous_f32, gelu, silu};
 use crate::weights::Weights;
 
 type Compute<T> = candle_core::Result<T>;
 
-/// A linear layer with bias, [out, in].
-pub fn linear(weights: &Weights, input: usize, output: usize) -> Result<Linear, Error> {
-    let bias = weights.get("bias", &[output])?;
-    Ok(Linear::new(weights.get("weight", &[output, input])?, Some(bias)))
+/// A linear layer with bias.
+#[derive(Debug)]
+pub struct Linear {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl Linear {
+    /// Loads weight [output, input] and bias [output].
+    pub fn load(weights: &Weights, input: usize, output: usize) -> Result<Linear, Error> {
+        let bias = weights.get("bias", &[output])?;
+        Ok(Linear {
+            weight: weights.get("weight", &[output, input])?,
+            bias,
+        })
+    }
+
+    /// The map of the last dimension.
+    pub fn forward(&self, x: &Tensor) -> Compute<Tensor> {
+        apply_linear(x, &self.weight, Some(&self.bias))
+    }
 }
 
 /// A layer norm over the last dimension.
-pub fn layer_norm(weights: &Weights, width: usize, eps: f64) -> Result<LayerNorm, Error> {
-    let weight = weights.get("weight", &[width])?;
-    Ok(LayerNorm::new(weight, weights.get("bias", &[width])?, eps))
+#[derive(Debug)]
+pub struct LayerNorm {
+    weight: Tensor,
+    bias: Tensor,
+    eps: f64,
 }
 
-/// A square convolution with bias; `padding` on all sides.
-pub fn conv2d(
-    weights: &Weights,
-    input: usize,
-    output: usize,
-    kernel: usize,
-    stride: usize,
-    padding: usize,
-) -> Result<Conv2d, Error> {
-    let weight = weights.get("weight", &[output, input, kernel, kernel])?;
-    let bias = weights.get("bias", &[output])?;
-    let config = Conv2dConfig { padding, stride, ..Conv2dConfig::default() };
-    Ok(Conv2d::new(weight, Some(bias), config))
-}
+impl LayerNorm {
+    /// Loads the norm of `width` numbers.
+    pub fn load(weights: &Weights, width: usize, eps: f64) -> Result<LayerNorm, Error> {
+        let weight = weights.get("weight", &[width])?;
+        Ok(LayerNorm {
+            weight,
+            bias: weights.get("bias", &[width])?,
+            eps,
+        })
+    }
 
-/// A 3×3 convolution that keeps the size.
-pub fn conv3x3(weights: &Weights, input: usize, output: usize) -> Result<Conv2d, Error> {
-    conv2d(weights, input, output, 3, 1, 1)
+    /// The norm of the last dimension.
+    pub fn forward(&self, x: &Tensor) -> Compute<Tensor> {
+        let (weight, bias, eps) = (&self.weight, &self.bias, self.eps as f32);
+        // The fast operation has no gradient: what is trained goes the other way.
+        if x.track_op() {
+            return ops::layer_norm_slow(x, weight, bias, eps);
+        }
+        ops::layer_norm(&x.contiguous()?, weight, bias, eps)
+    }
 }
 
 /// x · weightᵀ + bias over the last dimension, for a weight that is held elsewhere.
 pub fn apply_linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Compute<Tensor> {
+    let tracked = x.track_op() || weight.track_op() || bias.is_some_and(Tensor::track_op);
+    // The fast operation has no gradient: what is trained goes the other way.
+    if x.device().is_cpu() && x.dtype() == DType::F32 && !tracked {
+        let (x, weight) = (x.contiguous()?, weight.contiguous()?);
+        return match bias {
+            None => x.apply_op2_no_bwd(&weight, &CpuLinear),
+            Some(bias) => x.apply_op3_no_bwd(&weight, bias, &CpuLinear),
+        };
+    }
     let width = x.dim(D::Minus1)?;
-    let rows = x.elem_count() / width;
     let mut shape = x.dims().to_vec();
     if let Some(last) = shape.last_mut() {
         *last = weight.dim(0)?;
     }
-    let y = x.reshape((rows, width))?.matmul(&weight.t()?)?.reshape(shape)?;
+    let y = x
+        .reshape(((), width))?
+        .matmul(&weight.t()?)?
+        .reshape(shape)?;
     match bias {
         None => Ok(y),
         Some(bias) => y.broadcast_add(bias),
     }
+}
+
+/// The product is added onto the bias: one pass over the result less.
+struct CpuLinear;
+
+impl CustomOp2 for CpuLinear {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        layout: &Layout,
+        weight: &CpuStorage,
+        weight_layout: &Layout,
+    ) -> Compute<(CpuStorage, Shape)> {
+        let weight = contiguous_f32(weight, weight_layout)?;
+        linear_f32(
+            contiguous_f32(x, layout)?,
+            layout,
+            weight,
+            weight_layout,
+            &[],
+        )
+    }
+}
+
+impl CustomOp3 for CpuLinear {
+    fn name(&self) -> &'static str {
+        "linear-bias"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        layout: &Layout,
+        weight: &CpuStorage,
+        weight_layout: &Layout,
+        bias: &CpuStorage,
+        bias_layout: &Layout,
+    ) -> Compute<(CpuStorage, Shape)> {
+        let weight = contiguous_f32(weight, weight_layout)?;
+        let bias = contiguous_f32(bias, bias_layout)?;
+        linear_f32(
+            contiguous_f32(x, layout)?,
+            layout,
+            weight,
+            weight_layout,
+            bias,
+        )
+    }
+}
+
+/// An empty bias is none.
+fn linear_f32(
+    x: &[f32],
+    layout: &Layout,
+    weight: &[f32],
+    weight_layout: &Layout,
+    bias: &[f32],
+) -> Compute<(CpuStorage, Shape)> {
+    let (output, input) = weight_layout.shape().dims2()?;
+    let mut dims = layout.dims().to_vec();
+    if dims.pop() != Some(input) || !(bias.is_empty() || bias.len() == output) {
+        candle_core::bail!(
+            "linear: {:?} does not fit [{output}, {input}]",
+            layout.shape()
+        )
+    }
+    let rows = dims.iter().product::<usize>();
+    dims.push(output);
+    let x = Operand {
+        data: x,
+        row_stride: input,
+        column_stride: 1,
+    };
+    let weight = Operand {
+        data: weight,
+        row_stride: 1,
+        column_stride: input,
+    };
+    let mut out = if bias.is_empty() {
+        vec![0f32; rows * output]
+    } else {
+        bias.repeat(rows)
+    };
+    let size = Size {
+        m: rows,
+        n: output,
+        k: input,
+    };
+    // SAFETY: `out` holds `rows` rows of `output` numbers and is not shared.
+    #[allow(unsafe_code, reason = "the product is added onto the bias in place")]
+    unsafe {
+        add_product(out.as_mut_ptr(), output, size, x, weight, parallelism(size));
+    }
+    Ok((CpuStorage::F32(out), Shape::from(dims)))
+}
+
+/// Threads are worth waking from about a million products on.
+fn parallelism(size: Size) -> gemm::Parallelism {
+    if size.m * size.n * size.k < 1 << 20 {
+        return gemm::Parallelism::None;
+    }
+    gemm::Parallelism::Rayon(rayon::current_num_threads())
 }
 
 /// A group norm, with or without the SiLU that follows most of them.
@@ -78,7 +217,12 @@ impl GroupNorm {
             return Err(Error::unsupported(weights.path(), what));
         }
         let weight = weights.get("weight", &[channels])?;
-        Ok(GroupNorm { weight, bias: weights.get("bias", &[channels])?, groups, eps })
+        Ok(GroupNorm {
+            weight,
+            bias: weights.get("bias", &[channels])?,
+            groups,
+            eps,
+        })
     }
 
     /// The norm of `x` [b, c, h, w].
@@ -92,9 +236,16 @@ impl GroupNorm {
     }
 
     fn apply(&self, x: &Tensor, silu: bool) -> Compute<Tensor> {
-        if x.device().is_cpu() && x.dtype() == DType::F32 {
-            let op = CpuGroupNorm { groups: self.groups, eps: self.eps as f32, silu };
-            return x.contiguous()?.apply_op3_no_bwd(&self.weight, &self.bias, &op);
+        // The fast operation has no gradient: what is trained goes the other way.
+        if x.device().is_cpu() && x.dtype() == DType::F32 && !x.track_op() {
+            let op = CpuGroupNorm {
+                groups: self.groups,
+                eps: self.eps as f32,
+                silu,
+            };
+            return x
+                .contiguous()?
+                .apply_op3_no_bwd(&self.weight, &self.bias, &op);
         }
         let y = self.composed(x)?;
         if silu { y.silu() } else { Ok(y) }
@@ -103,13 +254,18 @@ impl GroupNorm {
     /// The norm from the tensor library's own operations, statistics in f32.
     fn composed(&self, x: &Tensor) -> Compute<Tensor> {
         let (b, c, h, w) = x.dims4()?;
-        let grouped = x.to_dtype(DType::F32)?.reshape((b, self.groups, c / self.groups * h * w))?;
+        let grouped = x
+            .to_dtype(DType::F32)?
+            .reshape((b, self.groups, c / self.groups * h * w))?;
         let centred = grouped.broadcast_sub(&grouped.mean_keepdim(2)?)?;
         let deviation = (centred.sqr()?.mean_keepdim(2)? + self.eps)?.sqrt()?;
         let normed = centred.broadcast_div(&deviation)?.reshape((b, c, h, w))?;
         let weight = self.weight.to_dtype(DType::F32)?.reshape((1, c, 1, 1))?;
         let bias = self.bias.to_dtype(DType::F32)?.reshape((1, c, 1, 1))?;
-        normed.broadcast_mul(&weight)?.broadcast_add(&bias)?.to_dtype(x.dtype())
+        normed
+            .broadcast_mul(&weight)?
+            .broadcast_add(&bias)?
+            .to_dtype(x.dtype())
     }
 }
 
@@ -141,11 +297,17 @@ impl CustomOp3 for CpuGroupNorm {
         let per_group = channels / self.groups;
         let mut out = vec![0f32; x.len()];
         let size = (per_group * h * w).max(1);
-        out.par_chunks_mut(size).zip(x.par_chunks(size)).enumerate().for_each(|(i, (out, x))| {
-            let first = i % self.groups * per_group;
-            let affine = weight[first..].iter().copied().zip(bias[first..].iter().copied());
-            self.normalise(x, out, h * w, affine);
-        });
+        out.par_chunks_mut(size)
+            .zip(x.par_chunks(size))
+            .enumerate()
+            .for_each(|(i, (out, x))| {
+                let first = i % self.groups * per_group;
+                let affine = weight[first..]
+                    .iter()
+                    .copied()
+                    .zip(bias[first..].iter().copied());
+                self.normalise(x, out, h * w, affine);
+            });
         Ok((CpuStorage::F32(out), layout.shape().clone()))
     }
 }
@@ -170,7 +332,7 @@ impl CpuGroupNorm {
                 *out = v * scale + shift;
             }
             if self.silu {
-                out.iter_mut().for_each(|v| *v /= 1.0 + (-*v).exp());
+                out.iter_mut().for_each(|v| *v = silu(*v));
             }
         }
     }
@@ -193,9 +355,41 @@ fn lane_sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     total as f32
 }
 
-fn contiguous_f32<'a>(storage: &'a CpuStorage, layout: &Layout) -> Compute<&'a [f32]> {
-    let Some((start, end)) = layout.contiguous_offsets() else {
-        candle_core::bail!("group-norm needs contiguous tensors")
-    };
-    Ok(&storage.as_slice::<f32>()?[start..end])
+/// GEGLU: the first half of the last dimension times the exact GELU of the second.
+pub fn geglu(x: &Tensor) -> Compute<Tensor> {
+    if x.device().is_cpu() && x.dtype() == DType::F32 && !x.track_op() {
+        return x.contiguous()?.apply_op1_no_bwd(&CpuGeglu);
+    }
+    let halves = x.chunk(2, D::Minus1)?;
+    &halves[0] * halves[1].gelu_erf()?
+}
+
+struct CpuGeglu;
+
+impl CustomOp1 for CpuGeglu {
+    fn name(&self) -> &'static str {
+        "geglu"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Compute<(CpuStorage, Shape)> {
+        let mut dims = layout.dims().to_vec();
+        let Some(last) = dims.last_mut() else {
+            candle_core::bail!("geglu of a scalar")
+        };
+        let half = *last / 2;
+        *last = half;
+        let x = contiguous_f32(x, layout)?;
+        let mut out = vec![0f32; x.len() / 2];
+        if half > 0 {
+            out.par_chunks_mut(half)
+                .zip(x.par_chunks(2 * half))
+                .for_each(|(out, x)| {
+                    let (value, gate) = x.split_at(half);
+                    for ((out, &value), &gate) in out.iter_mut().zip(value).zip(gate) {
+                        *out = value * gelu(gate);
+                    }
+                });
+        }
+        Ok((CpuStorage::F32(out), Shape::from(dims)))
+    }
 }

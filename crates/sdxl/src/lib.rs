@@ -27,6 +27,8 @@
 
 mod attention;
 mod config;
+mod conv;
+mod cpu;
 mod error;
 mod layers;
 mod merge;

@@ -67,7 +67,11 @@ impl Matrices {
     pub fn insert(&mut self, name: &str, base: Tensor) -> MatrixId {
         let id = self.entries.len();
         self.index.insert(name.to_owned(), id);
-        self.entries.push(Entry { name: name.to_owned(), base, merged: None });
+        self.entries.push(Entry {
+            name: name.to_owned(),
+            base,
+            merged: None,
+        });
         MatrixId(id)
     }
 
@@ -111,7 +115,9 @@ impl Matrices {
             let id = *self
                 .index
                 .get(&update.matrix)
-                .ok_or_else(|| Error::UnknownMatrix { matrix: update.matrix.clone() })?;
+                .ok_or_else(|| Error::UnknownMatrix {
+                    matrix: update.matrix.clone(),
+                })?;
             check_shape(update, &self.entries[id].base)?;
             check_finite(update, self.entries[id].base.dtype())?;
             if update.scale != 0.0 {
@@ -126,7 +132,12 @@ fn check_shape(update: &LowRankUpdate, base: &Tensor) -> Result<(), Error> {
     let (rows, cols) = (base.dims()[0], base.dims()[1]);
     let refuse = |part, expected, found: &Tensor| {
         let (matrix, found) = (update.matrix.clone(), found.dims().to_vec());
-        Err(Error::UpdateShape { matrix, part, expected, found })
+        Err(Error::UpdateShape {
+            matrix,
+            part,
+            expected,
+            found,
+        })
     };
     let &[rank, width] = update.down.dims() else {
         return refuse("down", format!("[r, {cols}]"), &update.down);
@@ -143,7 +154,12 @@ fn check_shape(update: &LowRankUpdate, base: &Tensor) -> Result<(), Error> {
 /// Refuses NaN, infinities, and products that could overflow the weights' type. The bound
 /// r · max|up| · max|down| · |scale| is far above what any usable LoRA reaches.
 fn check_finite(update: &LowRankUpdate, dtype: DType) -> Result<(), Error> {
-    let refuse = |problem| Err(Error::NotFinite { matrix: update.matrix.clone(), problem });
+    let refuse = |problem| {
+        Err(Error::NotFinite {
+            matrix: update.matrix.clone(),
+            problem,
+        })
+    };
     if !update.scale.is_finite() {
         return refuse("the scale is not a finite number");
     }
@@ -158,7 +174,11 @@ fn check_finite(update: &LowRankUpdate, dtype: DType) -> Result<(), Error> {
 }
 
 fn largest_of_type(dtype: DType) -> f64 {
-    if dtype == DType::F16 { f64::from(half::f16::MAX) } else { f64::from(f32::MAX) }
+    if dtype == DType::F16 {
+        f64::from(half::f16::MAX)
+    } else {
+        f64::from(f32::MAX)
+    }
 }
 
 /// max |x|, or none if a number is not finite.
@@ -200,15 +220,27 @@ mod tests {
     fn update(matrix: &str, scale: f64) -> LowRankUpdate {
         let down = Tensor::randn(0f32, 1.0, (2, 4), &Device::Cpu).unwrap();
         let up = Tensor::randn(0f32, 1.0, (6, 2), &Device::Cpu).unwrap();
-        LowRankUpdate { matrix: matrix.to_owned(), down, up, scale }
+        LowRankUpdate {
+            matrix: matrix.to_owned(),
+            down,
+            up,
+            scale,
+        }
     }
 
     fn values(x: &Tensor) -> Vec<f32> {
-        x.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+        x.to_dtype(DType::F32)
+            .unwrap()
+            .flatten_all()
+            .unwrap()
+            .to_vec1()
+            .unwrap()
     }
 
     fn weights(matrices: &Matrices) -> Vec<Vec<f32>> {
-        (0..2).map(|i| values(matrices.weight(MatrixId(i)))).collect()
+        (0..2)
+            .map(|i| values(matrices.weight(MatrixId(i))))
+            .collect()
     }
 
     #[test]
@@ -238,7 +270,11 @@ mod tests {
                 matrices.merge(&[update("a.to_q", 0.8)]).unwrap();
                 matrices.merge(&[update("a.to_k", 0.8)]).unwrap();
             }
-            assert_eq!(weights(&matrices)[0], base[0], "a matrix not named is restored");
+            assert_eq!(
+                weights(&matrices)[0],
+                base[0],
+                "a matrix not named is restored"
+            );
             matrices.merge(&[update("a.to_k", 0.0)]).unwrap();
             assert_eq!(weights(&matrices), base);
             matrices.merge(&[]).unwrap();
@@ -255,13 +291,34 @@ mod tests {
         let nan = Tensor::full(f32::NAN, (2, 4), &Device::Cpu).unwrap();
         let wide = Tensor::zeros((2, 5), DType::F32, &Device::Cpu).unwrap();
         let cases = [
-            LowRankUpdate { matrix: "b.to_q".to_owned(), ..good.clone() },
-            LowRankUpdate { down: nan, ..good.clone() },
-            LowRankUpdate { down: wide, ..good.clone() },
-            LowRankUpdate { up: good.up.t().unwrap(), ..good.clone() },
-            LowRankUpdate { up: (&good.up / 0.0).unwrap(), ..good.clone() },
-            LowRankUpdate { scale: f64::INFINITY, ..good.clone() },
-            LowRankUpdate { scale: 1e39, ..good.clone() },
+            LowRankUpdate {
+                matrix: "b.to_q".to_owned(),
+                ..good.clone()
+            },
+            LowRankUpdate {
+                down: nan,
+                ..good.clone()
+            },
+            LowRankUpdate {
+                down: wide,
+                ..good.clone()
+            },
+            LowRankUpdate {
+                up: good.up.t().unwrap(),
+                ..good.clone()
+            },
+            LowRankUpdate {
+                up: (&good.up / 0.0).unwrap(),
+                ..good.clone()
+            },
+            LowRankUpdate {
+                scale: f64::INFINITY,
+                ..good.clone()
+            },
+            LowRankUpdate {
+                scale: 1e39,
+                ..good.clone()
+            },
         ];
         for bad in cases {
             let error = matrices.merge(&[good.clone(), bad]).unwrap_err();
@@ -278,7 +335,11 @@ mod tests {
     fn half_precision_refuses_what_would_overflow() {
         let mut half = matrices(DType::F16);
         assert!(half.merge(&[update("a.to_q", 1e6)]).is_err());
-        assert!(matrices(DType::BF16).merge(&[update("a.to_q", 1e6)]).is_ok());
+        assert!(
+            matrices(DType::BF16)
+                .merge(&[update("a.to_q", 1e6)])
+                .is_ok()
+        );
     }
 
     #[test]

@@ -19,7 +19,10 @@ pub struct TorchNoise {
 impl TorchNoise {
     /// torch uses the seed's lower 32 bits.
     pub fn new(seed: u64) -> TorchNoise {
-        TorchNoise { engine: Mt19937::new(seed as u32), spare: None }
+        TorchNoise {
+            engine: Mt19937::new(seed as u32),
+            spare: None,
+        }
     }
 
     /// The next `count` numbers of N(0, 1), as one call of `torch.randn` draws them.

@@ -22,7 +22,10 @@ fn noise(seed: u64, shape: (usize, usize, usize, usize)) -> Tensor {
 fn assert_close(what: &str, ours: &Tensor, theirs: &Tensor, limit: f64) {
     let error = relative_error(ours, theirs);
     println!("{what}: relative error {error:.1e}");
-    assert!(error <= limit, "{what}: relative error {error:e}, limit {limit:e}");
+    assert!(
+        error <= limit,
+        "{what}: relative error {error:e}, limit {limit:e}"
+    );
 }
 
 #[test]
@@ -36,7 +39,10 @@ fn noise_equals_torch() {
         }
     };
     for count in [1, 5, 15, 16, 17, 40] {
-        close(&TorchNoise::new(1_234_567).draw(count), &format!("noise.{count}"));
+        close(
+            &TorchNoise::new(1_234_567).draw(count),
+            &format!("noise.{count}"),
+        );
     }
     let mut twice = TorchNoise::new((1 << 40) + 3);
     let mut values = twice.draw(5);
@@ -49,8 +55,13 @@ fn token_ids_equal_transformers() {
     let (model, expected) = (TinySdxl::write(), expected());
     for (part, name) in [("tokenizer", "ids"), ("tokenizer_2", "ids_2")] {
         let tokenizer = Tokenizer::load(&model.path(part)).unwrap();
-        let ids = tokenizer.ids(fixture()["prompt"].as_str().unwrap()).unwrap();
-        let ours: Vec<i64> = tokenizer.windows(&ids, 77)[0].iter().map(|&id| id.into()).collect();
+        let ids = tokenizer
+            .ids(fixture()["prompt"].as_str().unwrap())
+            .unwrap();
+        let ours: Vec<i64> = tokenizer.windows(&ids, 77)[0]
+            .iter()
+            .map(|&id| id.into())
+            .collect();
         assert_eq!(ours, expected[name].to_vec1::<i64>().unwrap(), "{part}");
     }
 }
@@ -59,14 +70,28 @@ fn token_ids_equal_transformers() {
 fn text_embeddings_equal_transformers() {
     let (model, expected) = (TinySdxl::write().load().unwrap(), expected());
     let fixture = fixture();
-    let embed = |field: &str| model.text_embeddings(fixture[field].as_str().unwrap()).unwrap();
+    let embed = |field: &str| {
+        model
+            .text_embeddings(fixture[field].as_str().unwrap())
+            .unwrap()
+    };
     let (states, pooled) = embed("prompt");
     assert_close("text states", &states, &expected["prompt_embeds"], 1e-5);
     assert_close("pooled text", &pooled, &expected["pooled"], 1e-5);
     let (states, pooled) = embed("negative");
     let states = states.narrow(1, 0, 8).unwrap();
-    assert_close("negative states", &states, &expected["negative_prompt_embeds"], 1e-5);
-    assert_close("negative pooled", &pooled, &expected["negative_pooled"], 1e-5);
+    assert_close(
+        "negative states",
+        &states,
+        &expected["negative_prompt_embeds"],
+        1e-5,
+    );
+    assert_close(
+        "negative pooled",
+        &pooled,
+        &expected["negative_pooled"],
+        1e-5,
+    );
 }
 
 #[test]
@@ -82,7 +107,9 @@ fn the_unet_equals_diffusers() {
             pooled: expected["pooled"].repeat((2, 1)).unwrap(),
             time_ids: [80.0, 96.0, 0.0, 0.0, 80.0, 96.0],
         };
-        let ours = unet.forward(&noise(5, (2, 4, 10, 12)), 541.5, &conditioning).unwrap();
+        let ours = unet
+            .forward(&noise(5, (2, 4, 10, 12)), 541.5, &conditioning)
+            .unwrap();
         assert_close(part, &ours, &expected[part], 1e-5);
     }
 }
@@ -119,7 +146,9 @@ fn trajectories_equal_diffusers() {
     let (model, expected) = (TinySdxl::write().load().unwrap(), expected());
     for scheduler in Scheduler::ALL {
         let (latents, timesteps, sigmas, _) = run(&model, &request(scheduler));
-        let theirs = expected[&format!("timesteps.{scheduler}")].to_vec1::<f64>().unwrap();
+        let theirs = expected[&format!("timesteps.{scheduler}")]
+            .to_vec1::<f64>()
+            .unwrap();
         assert_near(&timesteps, &theirs, 1e-3);
         if let Some(theirs) = expected.get(&format!("sigmas.{scheduler}")) {
             let theirs = theirs.to_vec1::<f64>().unwrap();
@@ -144,9 +173,18 @@ fn assert_near(ours: &[f64], theirs: &[f64], limit: f64) {
 fn an_absent_negative_prompt_and_no_guidance_equal_diffusers() {
     let (model, expected) = (TinySdxl::write().load().unwrap(), expected());
     let base = request(Scheduler::Euler);
-    let zeros = SampleRequest { negative_prompt: None, ..base.clone() };
-    let single = SampleRequest { guidance: 1.0, ..base };
-    for (request, name) in [(zeros, "trajectory.no_negative"), (single, "trajectory.no_guidance")] {
+    let zeros = SampleRequest {
+        negative_prompt: None,
+        ..base.clone()
+    };
+    let single = SampleRequest {
+        guidance: 1.0,
+        ..base
+    };
+    for (request, name) in [
+        (zeros, "trajectory.no_negative"),
+        (single, "trajectory.no_guidance"),
+    ] {
         let (latents, ..) = run(&model, &request);
         let last = latents[7].unsqueeze(0).unwrap();
         assert_close(name, &last, &expected[name], 1e-4);
@@ -157,9 +195,22 @@ fn an_absent_negative_prompt_and_no_guidance_equal_diffusers() {
 fn the_picture_equals_diffusers_within_one_level() {
     let (model, expected) = (TinySdxl::write().load().unwrap(), expected());
     let (.., picture) = run(&model, &request(Scheduler::Dpmpp2mKarras));
-    let theirs = expected["image"].flatten_all().unwrap().to_vec1::<u8>().unwrap();
-    let differ = picture.as_raw().iter().zip(&theirs).map(|(a, b)| a.abs_diff(*b));
-    let (largest, off) = differ.fold((0, 0), |(most, off), d| (most.max(d), off + u32::from(d > 0)));
-    println!("picture: largest difference {largest}, in {off} of {} values", theirs.len());
+    let theirs = expected["image"]
+        .flatten_all()
+        .unwrap()
+        .to_vec1::<u8>()
+        .unwrap();
+    let differ = picture
+        .as_raw()
+        .iter()
+        .zip(&theirs)
+        .map(|(a, b)| a.abs_diff(*b));
+    let (largest, off) = differ.fold((0, 0), |(most, off), d| {
+        (most.max(d), off + u32::from(d > 0))
+    });
+    println!(
+        "picture: largest difference {largest}, in {off} of {} values",
+        theirs.len()
+    );
     assert!(largest <= 1);
 }

@@ -141,7 +141,17 @@ impl Sdxl {
         let factor = vae_config.factor();
         let preview = PreviewMap::fit(&vae, factor, device)?;
         let (device, dtype) = (device.clone(), *dtype);
-        Ok(Sdxl { text, unet, vae, factor, scheduler, index, preview, device, dtype })
+        Ok(Sdxl {
+            text,
+            unet,
+            vae,
+            factor,
+            scheduler,
+            index,
+            preview,
+            device,
+            dtype,
+        })
     }
 
     /// Names and shapes of all attention projections of the UNet.
@@ -160,7 +170,10 @@ impl Sdxl {
 
     /// The sizes that [`Sdxl::sample`] takes.
     pub fn size_limits(&self) -> SizeLimits {
-        SizeLimits { multiple_of: SIDE_STEP.max(self.factor as u32), max_side: MAX_SIDE }
+        SizeLimits {
+            multiple_of: SIDE_STEP.max(self.factor as u32),
+            max_side: MAX_SIDE,
+        }
     }
 
     /// Samples one picture. The same request gives the same picture (on one kind of device).
@@ -205,7 +218,11 @@ impl Sdxl {
             None => start,
             Some(given) => self.checked_noise(given, size)?,
         };
-        let run = Run { model: self, conditioning, guidance: request.guidance };
+        let run = Run {
+            model: self,
+            conditioning,
+            guidance: request.guidance,
+        };
         let latents = run.denoise(solver, &start, &mut noise, on_step)?;
         picture(&self.vae.decode(&latents)?)
     }
@@ -219,7 +236,10 @@ impl Sdxl {
         self.latent_sides(width, height)?;
         let shape = (height as usize, width as usize, 3);
         let pixels = Tensor::from_slice(picture.as_raw(), shape, &self.device)?;
-        let levels = pixels.permute((2, 0, 1))?.unsqueeze(0)?.to_dtype(DType::F32)?;
+        let levels = pixels
+            .permute((2, 0, 1))?
+            .unsqueeze(0)?
+            .to_dtype(DType::F32)?;
         self.vae.encode(&((levels / 127.5)? - 1.0)?)
     }
 
@@ -235,7 +255,10 @@ impl Sdxl {
 
     /// Latent height and width of a request.
     fn latent_sides(&self, width: u32, height: u32) -> Result<(usize, usize), Error> {
-        let SizeLimits { multiple_of, max_side } = self.size_limits();
+        let SizeLimits {
+            multiple_of,
+            max_side,
+        } = self.size_limits();
         for (field, side) in [("width", width), ("height", height)] {
             if side == 0 || side > max_side || !side.is_multiple_of(multiple_of) {
                 let problem = format!("expected a multiple of {multiple_of} up to {max_side}");
@@ -282,7 +305,8 @@ impl Sdxl {
         let negative = if zeros {
             positive.zeros_like()?
         } else {
-            self.text.encode(&negative_ids, self.text.window_count(&ids))?
+            self.text
+                .encode(&negative_ids, self.text.window_count(&ids))?
         };
         Ok((
             Tensor::cat(&[negative.states, positive.states], 0)?,
@@ -335,11 +359,17 @@ impl Run<'_> {
     fn predict(&self, latents: &Tensor, timestep: f64) -> Result<Tensor, Error> {
         let latents = latents.to_dtype(self.model.dtype)?;
         if !guided(self.guidance) {
-            let noise = self.model.unet.forward(&latents, timestep, &self.conditioning)?;
+            let noise = self
+                .model
+                .unet
+                .forward(&latents, timestep, &self.conditioning)?;
             return Ok(noise.to_dtype(DType::F32)?);
         }
         let both = Tensor::cat(&[&latents, &latents], 0)?;
-        let noise = self.model.unet.forward(&both, timestep, &self.conditioning)?;
+        let noise = self
+            .model
+            .unet
+            .forward(&both, timestep, &self.conditioning)?;
         let noise = noise.to_dtype(DType::F32)?;
         let (negative, positive) = (noise.narrow(0, 0, 1)?, noise.narrow(0, 1, 1)?);
         Ok((&negative + ((positive - &negative)? * self.guidance)?)?)
@@ -354,7 +384,10 @@ fn check_guidance(guidance: f64) -> Result<(), Error> {
     if (0.0..=MAX_GUIDANCE).contains(&guidance) {
         return Ok(());
     }
-    Err(Error::bad_request("guidance", format!("expected a number from 0 to {MAX_GUIDANCE}")))
+    Err(Error::bad_request(
+        "guidance",
+        format!("expected a number from 0 to {MAX_GUIDANCE}"),
+    ))
 }
 
 fn check_widths(unet: &UNetConfig, text: &TextStack, dir: &Path) -> Result<(), Error> {
@@ -389,11 +422,19 @@ fn load_vae(dir: &Path, config: &VaeConfig, device: &Device) -> Result<Vae, Erro
 /// [1, 3, h, w] from -1 to 1 → pixels, rounded to the nearest level.
 fn picture(decoded: &Tensor) -> Result<RgbImage, Error> {
     let (_, _, height, width) = decoded.dims4()?;
-    let levels = ((decoded.squeeze(0)? + 1.0)? * 127.5)?.clamp(0f32, 255f32)?.round()?;
-    let pixels = levels.permute((1, 2, 0))?.flatten_all()?.to_dtype(DType::U8)?.to_vec1::<u8>()?;
+    let levels = ((decoded.squeeze(0)? + 1.0)? * 127.5)?
+        .clamp(0f32, 255f32)?
+        .round()?;
+    let pixels = levels
+        .permute((1, 2, 0))?
+        .flatten_all()?
+        .to_dtype(DType::U8)?
+        .to_vec1::<u8>()?;
     let image = RgbImage::from_raw(width as u32, height as u32, pixels);
     image.ok_or_else(|| Error::Compute(candle_core::Error::Msg("decoded to no picture".into())))
 }
 
+#[cfg(test)]
+mod loading_tests;
 #[cfg(test)]
 mod tests;

@@ -49,7 +49,11 @@ impl PreviewMap {
             let at = y as usize * width + x as usize;
             let terms = terms(&values, plane, at);
             Rgb([0, 1, 2].map(|colour| {
-                let value: f64 = terms.iter().zip(&self.map).map(|(t, m)| t * m[colour]).sum();
+                let value: f64 = terms
+                    .iter()
+                    .zip(&self.map)
+                    .map(|(t, m)| t * m[colour])
+                    .sum();
                 ((value + 1.0) * 127.5).round().clamp(0.0, 255.0) as u8
             }))
         }))
@@ -62,7 +66,13 @@ fn host(x: &Tensor) -> Result<Vec<f32>, Error> {
 
 /// The four channels at `at`, and 1.
 fn terms(values: &[f32], plane: usize, at: usize) -> [f64; TERMS] {
-    std::array::from_fn(|c| if c < 4 { f64::from(values[c * plane + at]) } else { 1.0 })
+    std::array::from_fn(|c| {
+        if c < 4 {
+            f64::from(values[c * plane + at])
+        } else {
+            1.0
+        }
+    })
 }
 
 fn patches(noise: &mut TorchNoise) -> Vec<f32> {
@@ -133,8 +143,10 @@ mod tests {
             let t = terms(&latents, plane, at);
             (t[c] * 0.5 - t[3] * 0.25 + 0.125 * (c as f64 + 1.0)) as f32
         };
-        let colours: Vec<f32> =
-            (0..3).flat_map(|c| (0..plane).map(move |at| (c, at))).map(|(c, at)| colour(c, at)).collect();
+        let colours: Vec<f32> = (0..3)
+            .flat_map(|c| (0..plane).map(move |at| (c, at)))
+            .map(|(c, at)| colour(c, at))
+            .collect();
         let mut fit = LeastSquares::default();
         fit.add(&latents, &colours);
         let map = fit.solve();

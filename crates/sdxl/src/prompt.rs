@@ -52,9 +52,16 @@ impl TextStack {
                 "the text encoders take {} and {} tokens, expected the same number",
                 one.max_position_embeddings, two.max_position_embeddings
             );
-            return Err(Error::unsupported(&dir.join("text_encoder_2/config.json"), what));
+            return Err(Error::unsupported(
+                &dir.join("text_encoder_2/config.json"),
+                what,
+            ));
         }
-        Ok(TextStack { first, second, length: one.max_position_embeddings })
+        Ok(TextStack {
+            first,
+            second,
+            length: one.max_position_embeddings,
+        })
     }
 
     /// Tokenizes and checks a prompt.
@@ -69,7 +76,10 @@ impl TextStack {
         };
         if self.window_count(&ids) > MAX_WINDOWS {
             let most = MAX_WINDOWS * (self.length - 2);
-            return Err(Error::bad_request(field, format!("expected at most {most} tokens")));
+            return Err(Error::bad_request(
+                field,
+                format!("expected at most {most} tokens"),
+            ));
         }
         Ok(ids)
     }
@@ -89,7 +99,10 @@ impl TextStack {
         let pooled = second.pooled.ok_or(Error::Compute(candle_core::Error::Msg(
             "text encoder 2 has no projection".to_owned(),
         )))?;
-        let joined = [join_windows(&first.penultimate)?, join_windows(&second.penultimate)?];
+        let joined = [
+            join_windows(&first.penultimate)?,
+            join_windows(&second.penultimate)?,
+        ];
         Ok(PromptStates {
             states: Tensor::cat(&joined, D::Minus1)?,
             pooled: pooled.narrow(0, 0, 1)?,
@@ -106,7 +119,10 @@ impl TextStack {
 impl PromptStates {
     /// What an absent negative prompt stands for.
     pub fn zeros_like(&self) -> Result<PromptStates, Error> {
-        Ok(PromptStates { states: self.states.zeros_like()?, pooled: self.pooled.zeros_like()? })
+        Ok(PromptStates {
+            states: self.states.zeros_like()?,
+            pooled: self.pooled.zeros_like()?,
+        })
     }
 }
 
@@ -132,7 +148,8 @@ impl Branch {
         let weights = Weights::open(&encoder_dir, "model", device, dtype)?;
         let encoder = TextEncoder::load(&weights, &config, suffix == "_2")?;
         // Encoder 1 may come from a whole CLIP with its projection; position ids are a mere count.
-        weights.finish(|name| name.ends_with("position_ids") || name == "text_projection.weight")?;
+        weights
+            .finish(|name| name.ends_with("position_ids") || name == "text_projection.weight")?;
         Ok((Branch { tokenizer, encoder }, config))
     }
 

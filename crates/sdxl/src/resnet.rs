@@ -1,10 +1,10 @@
 //! The residual block that UNet and autoencoder share, and the resampling between levels.
 
 use candle_core::{Result as Compute, Tensor};
-use candle_nn::{Conv2d, Linear, Module};
 
 use crate::Error;
-use crate::layers::{GroupNorm, conv2d, conv3x3, linear};
+use crate::conv::{Conv, ConvShape};
+use crate::layers::{GroupNorm, Linear};
 use crate::weights::Weights;
 
 /// Sizes of a residual block.
@@ -26,26 +26,38 @@ pub struct ResnetConfig {
 #[derive(Debug)]
 pub struct Resnet {
     norm1: GroupNorm,
-    conv1: Conv2d,
+    conv1: Conv,
     time: Option<Linear>,
     norm2: GroupNorm,
-    conv2: Conv2d,
-    shortcut: Option<Conv2d>,
+    conv2: Conv,
+    shortcut: Option<Conv>,
 }
 
 impl Resnet {
     /// Loads the block at `weights`.
     pub fn load(weights: &Weights, config: ResnetConfig) -> Result<Resnet, Error> {
-        let ResnetConfig { input, output, time, groups, eps } = config;
-        let time = time.map(|width| linear(&weights.pp("time_emb_proj"), width, output));
-        let shortcut =
-            (input != output).then(|| conv2d(&weights.pp("conv_shortcut"), input, output, 1, 1, 0));
+        let ResnetConfig {
+            input,
+            output,
+            time,
+            groups,
+            eps,
+        } = config;
+        let time = time.map(|width| Linear::load(&weights.pp("time_emb_proj"), width, output));
+        let shortcut = (input != output).then(|| {
+            Conv::load(
+                &weights.pp("conv_shortcut"),
+                input,
+                output,
+                ConvShape::POINT,
+            )
+        });
         Ok(Resnet {
             norm1: GroupNorm::load(&weights.pp("norm1"), input, groups, eps)?,
-            conv1: conv3x3(&weights.pp("conv1"), input, output)?,
+            conv1: Conv::load(&weights.pp("conv1"), input, output, ConvShape::SAME)?,
             time: time.transpose()?,
             norm2: GroupNorm::load(&weights.pp("norm2"), output, groups, eps)?,
-            conv2: conv3x3(&weights.pp("conv2"), output, output)?,
+            conv2: Conv::load(&weights.pp("conv2"), output, output, ConvShape::SAME)?,
             shortcut: shortcut.transpose()?,
         })
     }
@@ -67,7 +79,7 @@ impl Resnet {
 /// Halves a picture's sides with a strided convolution.
 #[derive(Debug)]
 pub struct Downsample {
-    conv: Conv2d,
+    conv: Conv,
     /// The autoencoder pads only right and below.
     pad_end: bool,
 }
@@ -75,14 +87,38 @@ pub struct Downsample {
 impl Downsample {
     /// The UNet's: padding 1 on all sides.
     pub fn load(weights: &Weights, channels: usize) -> Result<Downsample, Error> {
-        let conv = conv2d(&weights.pp("conv"), channels, channels, 3, 2, 1)?;
-        Ok(Downsample { conv, pad_end: false })
+        let conv = Conv::load(
+            &weights.pp("conv"),
+            channels,
+            channels,
+            ConvShape {
+                kernel: 3,
+                stride: 2,
+                padding: 1,
+            },
+        )?;
+        Ok(Downsample {
+            conv,
+            pad_end: false,
+        })
     }
 
     /// The autoencoder's: one row and column of zeros at the end.
     pub fn load_pad_end(weights: &Weights, channels: usize) -> Result<Downsample, Error> {
-        let conv = conv2d(&weights.pp("conv"), channels, channels, 3, 2, 0)?;
-        Ok(Downsample { conv, pad_end: true })
+        let conv = Conv::load(
+            &weights.pp("conv"),
+            channels,
+            channels,
+            ConvShape {
+                kernel: 3,
+                stride: 2,
+                padding: 0,
+            },
+        )?;
+        Ok(Downsample {
+            conv,
+            pad_end: true,
+        })
     }
 
     /// [b, c, h, w] → [b, c, ⌈h/2⌉, ⌈w/2⌉] (⌊⌋ with end padding).
@@ -90,18 +126,24 @@ impl Downsample {
         if !self.pad_end {
             return self.conv.forward(x);
         }
-        self.conv.forward(&x.pad_with_zeros(2, 0, 1)?.pad_with_zeros(3, 0, 1)?)
+        self.conv
+            .forward(&x.pad_with_zeros(2, 0, 1)?.pad_with_zeros(3, 0, 1)?)
     }
 }
 
 /// Enlarges a picture by repeating pixels, then convolves.
 #[derive(Debug)]
-pub struct Upsample(Conv2d);
+pub struct Upsample(Conv);
 
 impl Upsample {
     /// Loads the convolution.
     pub fn load(weights: &Weights, channels: usize) -> Result<Upsample, Error> {
-        Ok(Upsample(conv3x3(&weights.pp("conv"), channels, channels)?))
+        Ok(Upsample(Conv::load(
+            &weights.pp("conv"),
+            channels,
+            channels,
+            ConvShape::SAME,
+        )?))
     }
 
     /// To the given height and width: twice the input's, or one less where the level below had an

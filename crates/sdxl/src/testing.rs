@@ -29,10 +29,15 @@ pub fn expected() -> HashMap<String, Tensor> {
 impl TinySdxl {
     /// Writes the whole folder.
     pub fn write() -> TinySdxl {
-        let model = TinySdxl { dir: tempfile::tempdir().unwrap() };
+        let model = TinySdxl {
+            dir: tempfile::tempdir().unwrap(),
+        };
         let fixture = fixture();
         model.json("model_index.json", &index());
-        model.json("scheduler/scheduler_config.json", &fixture["configs"]["scheduler"]);
+        model.json(
+            "scheduler/scheduler_config.json",
+            &fixture["configs"]["scheduler"],
+        );
         for part in ["unet", "vae", "text_encoder", "text_encoder_2"] {
             model.json(&format!("{part}/config.json"), &fixture["configs"][part]);
             model.weights(part, &fixture["shapes"][part]);
@@ -51,7 +56,13 @@ impl TinySdxl {
     }
 
     pub fn load_as(&self, dtype: DType) -> Result<Sdxl, crate::Error> {
-        Sdxl::load(self.dir.path(), &LoadOptions { device: Device::Cpu, dtype })
+        Sdxl::load(
+            self.dir.path(),
+            &LoadOptions {
+                device: Device::Cpu,
+                dtype,
+            },
+        )
     }
 
     /// Opens one part's weights in f32.
@@ -89,9 +100,16 @@ impl TinySdxl {
 
     fn tokenizer(&self, part: &str, fixture: &Value, pad: &str) {
         self.json(&format!("{part}/vocab.json"), &fixture["vocab"]);
-        self.json(&format!("{part}/tokenizer_config.json"), &json!({ "pad_token": pad }));
-        let merges: Vec<&str> =
-            fixture["merges"].as_array().unwrap().iter().map(|m| m.as_str().unwrap()).collect();
+        self.json(
+            &format!("{part}/tokenizer_config.json"),
+            &json!({ "pad_token": pad }),
+        );
+        let merges: Vec<&str> = fixture["merges"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|m| m.as_str().unwrap())
+            .collect();
         let text = format!("#version: 0.2\n{}\n", merges.join("\n"));
         std::fs::write(self.path(&format!("{part}/merges.txt")), text).unwrap();
     }
@@ -99,7 +117,11 @@ impl TinySdxl {
 
 /// The weight file's name without its ending.
 pub fn stem(part: &str) -> &'static str {
-    if part.starts_with("text_encoder") { "model" } else { "diffusion_pytorch_model" }
+    if part.starts_with("text_encoder") {
+        "model"
+    } else {
+        "diffusion_pytorch_model"
+    }
 }
 
 fn index() -> Value {
@@ -160,9 +182,18 @@ pub fn relative_error(a: &Tensor, b: &Tensor) -> f64 {
     assert_eq!(a.dims(), b.dims());
     let norm = |x: &Tensor| {
         let x = x.to_dtype(DType::F64).unwrap();
-        x.sqr().unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap().sqrt()
+        x.sqr()
+            .unwrap()
+            .sum_all()
+            .unwrap()
+            .to_scalar::<f64>()
+            .unwrap()
+            .sqrt()
     };
-    let (a, b) = (a.to_dtype(DType::F64).unwrap(), b.to_dtype(DType::F64).unwrap());
+    let (a, b) = (
+        a.to_dtype(DType::F64).unwrap(),
+        b.to_dtype(DType::F64).unwrap(),
+    );
     norm(&(a - &b).unwrap()) / norm(&b)
 }
 

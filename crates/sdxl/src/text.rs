@@ -2,12 +2,11 @@
 //! cross-attention, and the second encoder's projected end token is the pooled text.
 
 use candle_core::{D, DType, Device, Result as Compute, Tensor};
-use candle_nn::{LayerNorm, Linear, Module};
 
 use crate::Error;
 use crate::attention::masked_attention;
 use crate::config::{Activation, TextConfig};
-use crate::layers::{layer_norm, linear};
+use crate::layers::{LayerNorm, Linear};
 use crate::weights::Weights;
 
 /// The historical value of `eos_token_id` that means "the largest id of the window".
@@ -51,12 +50,18 @@ impl TextEncoder {
         let projection = [config.projection_dim, width];
         Ok(TextEncoder {
             tokens: embeddings.get("token_embedding.weight", &[config.vocab_size, width])?,
-            positions: embeddings
-                .get("position_embedding.weight", &[config.max_position_embeddings, width])?,
+            positions: embeddings.get(
+                "position_embedding.weight",
+                &[config.max_position_embeddings, width],
+            )?,
             layers: (0..config.num_hidden_layers)
                 .map(|i| Layer::load(&layers.pp(i), config))
                 .collect::<Result<_, _>>()?,
-            final_norm: layer_norm(&model.pp("final_layer_norm"), width, config.layer_norm_eps)?,
+            final_norm: LayerNorm::load(
+                &model.pp("final_layer_norm"),
+                width,
+                config.layer_norm_eps,
+            )?,
             projection: projected
                 .then(|| weights.get("text_projection.weight", &projection))
                 .transpose()?,
@@ -77,7 +82,10 @@ impl TextEncoder {
         let (b, n) = (windows.len(), windows.first().map_or(0, Vec::len));
         let device = self.tokens.device();
         let ids = Tensor::from_vec(windows.concat(), (b, n), device)?;
-        let embedded = self.tokens.embedding(&ids.flatten_all()?)?.reshape((b, n, ()))?;
+        let embedded = self
+            .tokens
+            .embedding(&ids.flatten_all()?)?
+            .reshape((b, n, ()))?;
         let mut x = embedded.broadcast_add(&self.positions.narrow(0, 0, n)?)?;
         let mask = causal_mask(n, x.dtype(), device)?;
         let mut penultimate = x.clone();
@@ -85,8 +93,14 @@ impl TextEncoder {
             penultimate = x;
             x = layer.forward(&penultimate, &mask)?;
         }
-        let pooled = self.projection.as_ref().map(|projection| self.pool(&x, windows, projection));
-        Ok(TextStates { penultimate, pooled: pooled.transpose()? })
+        let pooled = self
+            .projection
+            .as_ref()
+            .map(|projection| self.pool(&x, windows, projection));
+        Ok(TextStates {
+            penultimate,
+            pooled: pooled.transpose()?,
+        })
     }
 
     fn pool(&self, x: &Tensor, windows: &[Vec<u32>], projection: &Tensor) -> Compute<Tensor> {
@@ -95,7 +109,9 @@ impl TextEncoder {
             .enumerate()
             .map(|(row, ids)| x.get(row)?.narrow(0, self.end_position(ids), 1))
             .collect::<Compute<_>>()?;
-        self.final_norm.forward(&Tensor::cat(&ends, 0)?)?.matmul(&projection.t()?)
+        self.final_norm
+            .forward(&Tensor::cat(&ends, 0)?)?
+            .matmul(&projection.t()?)
     }
 
     /// Where the window's end token stands: the first of its id, or of the largest id.
@@ -130,8 +146,8 @@ struct Layer {
 impl Layer {
     fn load(weights: &Weights, config: &TextConfig) -> Result<Layer, Error> {
         let (width, inner) = (config.hidden_size, config.intermediate_size);
-        let attention = |name| linear(&weights.pp("self_attn").pp(name), width, width);
-        let norm = |name| layer_norm(&weights.pp(name), width, config.layer_norm_eps);
+        let attention = |name| Linear::load(&weights.pp("self_attn").pp(name), width, width);
+        let norm = |name| LayerNorm::load(&weights.pp(name), width, config.layer_norm_eps);
         Ok(Layer {
             norm1: norm("layer_norm1")?,
             q: attention("q_proj")?,
@@ -139,8 +155,8 @@ impl Layer {
             v: attention("v_proj")?,
             out: attention("out_proj")?,
             norm2: norm("layer_norm2")?,
-            fc1: linear(&weights.pp("mlp.fc1"), width, inner)?,
-            fc2: linear(&weights.pp("mlp.fc2"), inner, width)?,
+            fc1: Linear::load(&weights.pp("mlp.fc1"), width, inner)?,
+            fc2: Linear::load(&weights.pp("mlp.fc2"), inner, width)?,
             heads: config.num_attention_heads,
             activation: config.hidden_act,
         })
@@ -148,11 +164,17 @@ impl Layer {
 
     fn forward(&self, x: &Tensor, mask: &Tensor) -> Compute<Tensor> {
         let normed = self.norm1.forward(x)?;
-        let (q, k, v) =
-            (self.q.forward(&normed)?, self.k.forward(&normed)?, self.v.forward(&normed)?);
+        let (q, k, v) = (
+            self.q.forward(&normed)?,
+            self.k.forward(&normed)?,
+            self.v.forward(&normed)?,
+        );
         let mixed = masked_attention(&q, &k, &v, self.heads, mask)?;
         let x = (x + self.out.forward(&mixed)?)?;
-        let inner = activate(&self.fc1.forward(&self.norm2.forward(&x)?)?, self.activation)?;
+        let inner = activate(
+            &self.fc1.forward(&self.norm2.forward(&x)?)?,
+            self.activation,
+        )?;
         &x + self.fc2.forward(&inner)?
     }
 }

@@ -70,16 +70,26 @@ impl Tokenizer {
             special("unk_token", &end_token)?,
         ];
         let id = |token: &str| {
-            parts.vocab.get(token).copied().ok_or_else(|| Error::Tokenizer {
-                path: dir.to_path_buf(),
-                reason: format!("the special token `{token}` is not in the vocabulary"),
-            })
+            parts
+                .vocab
+                .get(token)
+                .copied()
+                .ok_or_else(|| Error::Tokenizer {
+                    path: dir.to_path_buf(),
+                    reason: format!("the special token `{token}` is not in the vocabulary"),
+                })
         };
         let [start, end, pad, _] = names.each_ref().map(|token| id(token));
         let (start, end, pad) = (start?, end?, pad?);
         let largest = parts.vocab.values().copied().max().unwrap_or(0);
         let bpe = build(parts, &names).map_err(|error| damaged(dir, &error.to_string()))?;
-        Ok(Tokenizer { bpe, start, end, pad, largest })
+        Ok(Tokenizer {
+            bpe,
+            start,
+            end,
+            pad,
+            largest,
+        })
     }
 
     /// The largest id that can come out.
@@ -94,7 +104,10 @@ impl Tokenizer {
     pub fn ids(&self, text: &str) -> Result<Vec<u32>, Error> {
         let encoded = self.bpe.encode_fast(text, false);
         let encoded = encoded.map_err(|_| {
-            Error::bad_request("prompt", "it holds a character that the tokenizer does not know")
+            Error::bad_request(
+                "prompt",
+                "it holds a character that the tokenizer does not know",
+            )
         })?;
         Ok(encoded.get_ids().to_vec())
     }
@@ -110,12 +123,19 @@ impl Tokenizer {
             window.resize(length, self.pad);
             window
         };
-        if ids.is_empty() { vec![window(&[])] } else { ids.chunks(body).map(window).collect() }
+        if ids.is_empty() {
+            vec![window(&[])]
+        } else {
+            ids.chunks(body).map(window).collect()
+        }
     }
 }
 
 fn damaged(path: &Path, reason: &str) -> Error {
-    Error::Tokenizer { path: path.to_path_buf(), reason: reason.to_owned() }
+    Error::Tokenizer {
+        path: path.to_path_buf(),
+        reason: reason.to_owned(),
+    }
 }
 
 fn read_parts(dir: &Path) -> Result<Parts, Error> {
@@ -127,22 +147,35 @@ fn read_parts(dir: &Path) -> Result<Parts, Error> {
             MergeJson::Text(text) => split_merge(&text, &joined),
         });
         let merges = merges.collect::<Result<_, _>>()?;
-        return Ok(Parts { vocab: json.model.vocab, merges });
+        return Ok(Parts {
+            vocab: json.model.vocab,
+            merges,
+        });
     }
-    Ok(Parts { vocab: read_json(&vocab)?, merges: read_merges(&dir.join("merges.txt"))? })
+    Ok(Parts {
+        vocab: read_json(&vocab)?,
+        merges: read_merges(&dir.join("merges.txt"))?,
+    })
 }
 
 fn read_merges(path: &Path) -> Result<Vec<(String, String)>, Error> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| Error::Io { path: path.to_path_buf(), source })?;
-    let lines = text.lines().filter(|line| !line.starts_with("#version") && !line.is_empty());
+    let text = std::fs::read_to_string(path).map_err(|source| Error::Io {
+        path: path.to_path_buf(),
+        source,
+    })?;
+    let lines = text
+        .lines()
+        .filter(|line| !line.starts_with("#version") && !line.is_empty());
     lines.map(|line| split_merge(line, path)).collect()
 }
 
 fn split_merge(line: &str, path: &Path) -> Result<(String, String), Error> {
     match line.split_once(' ') {
         Some((a, b)) if !a.is_empty() && !b.is_empty() => Ok((a.to_owned(), b.to_owned())),
-        _ => Err(damaged(path, "a merge is not two tokens with a space between")),
+        _ => Err(damaged(
+            path,
+            "a merge is not two tokens with a space between",
+        )),
     }
 }
 
@@ -154,7 +187,9 @@ fn special_token(dir: &Path, key: &str, default: &str) -> Result<String, Error> 
             continue;
         }
         let json: Value = read_json(&path)?;
-        let token = json.get(key).map(|token| token.get("content").unwrap_or(token));
+        let token = json
+            .get(key)
+            .map(|token| token.get("content").unwrap_or(token));
         if let Some(token) = token.and_then(Value::as_str) {
             return Ok(token.to_owned());
         }
@@ -181,6 +216,10 @@ fn build(parts: Parts, special: &[String; 4]) -> tokenizers::Result<Bpe> {
     bpe.with_pre_tokenizer(Some(PreSequence::new(pre)));
     // Special tokens are found in the text before anything else. This is not only about "<|…|>":
     // encoder 2 pads with "!", so that its "!" never becomes the word-final "!</w>".
-    bpe.add_special_tokens(special.iter().map(|token| AddedToken::from(token.clone(), true)))?;
+    bpe.add_special_tokens(
+        special
+            .iter()
+            .map(|token| AddedToken::from(token.clone(), true)),
+    )?;
     Ok(bpe)
 }

@@ -2,12 +2,12 @@
 //! own autoencoder overflows in f16.
 
 use candle_core::{DType, Device, Result as Compute, Tensor};
-use candle_nn::{Conv2d, Linear, Module};
 
 use crate::Error;
 use crate::attention::attention;
 use crate::config::VaeConfig;
-use crate::layers::{GroupNorm, conv2d, conv3x3, linear};
+use crate::conv::{Conv, ConvShape};
+use crate::layers::{GroupNorm, Linear};
 use crate::resnet::{Downsample, Resnet, ResnetConfig, Upsample};
 use crate::weights::Weights;
 
@@ -18,8 +18,8 @@ pub struct Vae {
     config: VaeConfig,
     encoder: Encoder,
     decoder: Decoder,
-    quant: Option<Conv2d>,
-    post_quant: Option<Conv2d>,
+    quant: Option<Conv>,
+    post_quant: Option<Conv>,
 }
 
 impl Vae {
@@ -28,9 +28,12 @@ impl Vae {
     /// # Errors
     /// Missing tensors and wrong shapes.
     pub fn load(weights: &Weights, config: &VaeConfig) -> Result<Vae, Error> {
-        let quant = config.quant_conv.then(|| conv2d(&weights.pp("quant_conv"), 8, 8, 1, 1, 0));
-        let post =
-            config.post_quant_conv.then(|| conv2d(&weights.pp("post_quant_conv"), 4, 4, 1, 1, 0));
+        let quant = config
+            .quant_conv
+            .then(|| Conv::load(&weights.pp("quant_conv"), 8, 8, ConvShape::POINT));
+        let post = config
+            .post_quant_conv
+            .then(|| Conv::load(&weights.pp("post_quant_conv"), 4, 4, ConvShape::POINT));
         Ok(Vae {
             encoder: Encoder::load(&weights.pp("encoder"), config)?,
             decoder: Decoder::load(&weights.pp("decoder"), config)?,
@@ -76,7 +79,9 @@ impl Vae {
     }
 
     fn statistics(&self, device: &Device) -> Compute<Option<(Tensor, Tensor)>> {
-        let Some((mean, deviation)) = &self.config.latent_statistics else { return Ok(None) };
+        let Some((mean, deviation)) = &self.config.latent_statistics else {
+            return Ok(None);
+        };
         let tensor = |values: &[f32; 4]| Tensor::new(values, device)?.reshape((1, 4, 1, 1));
         Ok(Some((tensor(mean)?, tensor(deviation)?)))
     }
@@ -98,8 +103,19 @@ impl Vae {
     }
 }
 
-fn resnet(weights: &Weights, config: &VaeConfig, input: usize, output: usize) -> Result<Resnet, Error> {
-    let config = ResnetConfig { input, output, time: None, groups: config.groups, eps: EPS };
+fn resnet(
+    weights: &Weights,
+    config: &VaeConfig,
+    input: usize,
+    output: usize,
+) -> Result<Resnet, Error> {
+    let config = ResnetConfig {
+        input,
+        output,
+        time: None,
+        groups: config.groups,
+        eps: EPS,
+    };
     Resnet::load(weights, config)
 }
 
@@ -131,7 +147,11 @@ impl Middle {
         let attention = config
             .mid_attention
             .then(|| PixelAttention::load(&weights.pp("attentions.0"), config, channels));
-        Ok(Middle { first: block(0)?, attention: attention.transpose()?, last: block(1)? })
+        Ok(Middle {
+            first: block(0)?,
+            attention: attention.transpose()?,
+            last: block(1)?,
+        })
     }
 
     fn forward(&self, x: &Tensor) -> Compute<Tensor> {
@@ -157,8 +177,16 @@ impl PixelAttention {
         // Checkpoints from before diffusers 0.17 have the second name.
         let layer = |name: &str, old: &str| {
             let named = weights.pp(name);
-            let part = if named.contains("weight") { named } else { weights.pp(old) };
-            if part.contains("weight") { linear(&part, c, c) } else { linear(&weights.pp(name), c, c) }
+            let part = if named.contains("weight") {
+                named
+            } else {
+                weights.pp(old)
+            };
+            if part.contains("weight") {
+                Linear::load(&part, c, c)
+            } else {
+                Linear::load(&weights.pp(name), c, c)
+            }
         };
         Ok(PixelAttention {
             norm: GroupNorm::load(&weights.pp("group_norm"), c, config.groups, EPS)?,
@@ -171,7 +199,12 @@ impl PixelAttention {
 
     fn forward(&self, x: &Tensor) -> Compute<Tensor> {
         let (b, c, h, w) = x.dims4()?;
-        let pixels = self.norm.forward(x)?.reshape((b, c, h * w))?.transpose(1, 2)?.contiguous()?;
+        let pixels = self
+            .norm
+            .forward(x)?
+            .reshape((b, c, h * w))?
+            .transpose(1, 2)?
+            .contiguous()?;
         let (q, k) = (self.to_q.forward(&pixels)?, self.to_k.forward(&pixels)?);
         let mixed = attention(&q, &k, &self.to_v.forward(&pixels)?, 1)?;
         let mixed = self.to_out.forward(&mixed)?.transpose(1, 2)?.contiguous()?;
@@ -180,11 +213,11 @@ impl PixelAttention {
 }
 
 struct Encoder {
-    conv_in: Conv2d,
+    conv_in: Conv,
     levels: Vec<(Vec<Resnet>, Option<Downsample>)>,
     middle: Middle,
     norm_out: GroupNorm,
-    conv_out: Conv2d,
+    conv_out: Conv,
 }
 
 impl Encoder {
@@ -204,11 +237,11 @@ impl Encoder {
             input = output;
         }
         Ok(Encoder {
-            conv_in: conv3x3(&weights.pp("conv_in"), 3, channels[0])?,
+            conv_in: Conv::load(&weights.pp("conv_in"), 3, channels[0], ConvShape::SAME)?,
             levels,
             middle: Middle::load(&weights.pp("mid_block"), config, last)?,
             norm_out: GroupNorm::load(&weights.pp("conv_norm_out"), last, config.groups, EPS)?,
-            conv_out: conv3x3(&weights.pp("conv_out"), last, 8)?,
+            conv_out: Conv::load(&weights.pp("conv_out"), last, 8, ConvShape::SAME)?,
         })
     }
 
@@ -228,11 +261,11 @@ impl Encoder {
 }
 
 struct Decoder {
-    conv_in: Conv2d,
+    conv_in: Conv,
     middle: Middle,
     levels: Vec<(Vec<Resnet>, Option<Upsample>)>,
     norm_out: GroupNorm,
-    conv_out: Conv2d,
+    conv_out: Conv,
 }
 
 impl Decoder {
@@ -243,19 +276,31 @@ impl Decoder {
         let mut levels = Vec::with_capacity(channels.len());
         for (i, &output) in channels.iter().rev().enumerate() {
             let level = weights.pp("up_blocks").pp(i);
-            let blocks = resnets(&level.pp("resnets"), config, config.layers + 1, input, output)?;
+            let blocks = resnets(
+                &level.pp("resnets"),
+                config,
+                config.layers + 1,
+                input,
+                output,
+            )?;
             let enlarges = i + 1 < channels.len();
-            let up =
-                enlarges.then(|| Upsample::load(&level.pp("upsamplers.0"), output)).transpose()?;
+            let up = enlarges
+                .then(|| Upsample::load(&level.pp("upsamplers.0"), output))
+                .transpose()?;
             levels.push((blocks, up));
             input = output;
         }
         Ok(Decoder {
-            conv_in: conv3x3(&weights.pp("conv_in"), 4, last)?,
+            conv_in: Conv::load(&weights.pp("conv_in"), 4, last, ConvShape::SAME)?,
             middle: Middle::load(&weights.pp("mid_block"), config, last)?,
             levels,
-            norm_out: GroupNorm::load(&weights.pp("conv_norm_out"), channels[0], config.groups, EPS)?,
-            conv_out: conv3x3(&weights.pp("conv_out"), channels[0], 3)?,
+            norm_out: GroupNorm::load(
+                &weights.pp("conv_norm_out"),
+                channels[0],
+                config.groups,
+                EPS,
+            )?,
+            conv_out: Conv::load(&weights.pp("conv_out"), channels[0], 3, ConvShape::SAME)?,
         })
     }
 

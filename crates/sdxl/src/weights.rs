@@ -42,7 +42,11 @@ impl Weights {
     /// No such file; a truncated or damaged one.
     pub fn open(dir: &Path, stem: &str, device: &Device, dtype: DType) -> Result<Weights, Error> {
         let files = weight_files(dir, stem)?;
-        let path = if files.len() == 1 { files[0].clone() } else { dir.to_path_buf() };
+        let path = if files.len() == 1 {
+            files[0].clone()
+        } else {
+            dir.to_path_buf()
+        };
         let tensors = map_files(&files)?;
         let shared = Shared {
             path,
@@ -51,13 +55,19 @@ impl Weights {
             dtype,
             used: Mutex::new(BTreeSet::new()),
         };
-        Ok(Weights { shared: Arc::new(shared), prefix: String::new() })
+        Ok(Weights {
+            shared: Arc::new(shared),
+            prefix: String::new(),
+        })
     }
 
     /// The view one name level down.
     #[must_use]
     pub fn pp(&self, name: impl Display) -> Weights {
-        Weights { shared: Arc::clone(&self.shared), prefix: self.full_name(name) }
+        Weights {
+            shared: Arc::clone(&self.shared),
+            prefix: self.full_name(name),
+        }
     }
 
     /// The view's own name, without a trailing dot.
@@ -83,10 +93,18 @@ impl Weights {
         let tensor = self.full_name(name);
         let path = || self.shared.path.clone();
         let view = self.shared.tensors.get(&tensor);
-        let view = view.map_err(|_| Error::MissingTensor { path: path(), tensor: tensor.clone() })?;
+        let view = view.map_err(|_| Error::MissingTensor {
+            path: path(),
+            tensor: tensor.clone(),
+        })?;
         if view.shape() != shape {
             let (expected, found) = (shape.to_vec(), view.shape().to_vec());
-            return Err(Error::TensorShape { path: path(), tensor, expected, found });
+            return Err(Error::TensorShape {
+                path: path(),
+                tensor,
+                expected,
+                found,
+            });
         }
         let loaded = self.shared.tensors.load(&tensor, &self.shared.device)?;
         self.mark_used(tensor);
@@ -98,34 +116,70 @@ impl Weights {
     /// # Errors
     /// [`Error::UnknownTensors`].
     pub fn finish(&self, ignored: impl Fn(&str) -> bool) -> Result<(), Error> {
-        let names: BTreeSet<String> =
-            self.shared.tensors.tensors().into_iter().map(|(name, _)| name).collect();
-        let used = self.shared.used.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let names: BTreeSet<String> = self
+            .shared
+            .tensors
+            .tensors()
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect();
+        let used = self
+            .shared
+            .used
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut unknown = names.difference(&used).filter(|name| !ignored(name));
-        let Some(first) = unknown.next().cloned() else { return Ok(()) };
+        let Some(first) = unknown.next().cloned() else {
+            return Ok(());
+        };
         let count = 1 + unknown.count();
-        Err(Error::UnknownTensors { path: self.shared.path.clone(), count, first })
+        Err(Error::UnknownTensors {
+            path: self.shared.path.clone(),
+            count,
+            first,
+        })
     }
 
     fn full_name(&self, name: impl Display) -> String {
-        if self.prefix.is_empty() { name.to_string() } else { format!("{}.{name}", self.prefix) }
+        if self.prefix.is_empty() {
+            name.to_string()
+        } else {
+            format!("{}.{name}", self.prefix)
+        }
     }
 
     fn mark_used(&self, tensor: String) {
-        let mut used = self.shared.used.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut used = self
+            .shared
+            .used
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         used.insert(tensor);
     }
 }
 
 /// The files of one part, in the names that diffusers and transformers write.
 fn weight_files(dir: &Path, stem: &str) -> Result<Vec<PathBuf>, Error> {
-    let single = [format!("{stem}.safetensors"), format!("{stem}.fp16.safetensors")];
-    if let Some(file) = single.iter().map(|name| dir.join(name)).find(|file| file.is_file()) {
+    let single = [
+        format!("{stem}.safetensors"),
+        format!("{stem}.fp16.safetensors"),
+    ];
+    if let Some(file) = single
+        .iter()
+        .map(|name| dir.join(name))
+        .find(|file| file.is_file())
+    {
         return Ok(vec![file]);
     }
-    let indices =
-        [format!("{stem}.safetensors.index.json"), format!("{stem}.safetensors.index.fp16.json")];
-    match indices.iter().map(|name| dir.join(name)).find(|file| file.is_file()) {
+    let indices = [
+        format!("{stem}.safetensors.index.json"),
+        format!("{stem}.safetensors.index.fp16.json"),
+    ];
+    match indices
+        .iter()
+        .map(|name| dir.join(name))
+        .find(|file| file.is_file())
+    {
         Some(index) => shards(dir, &index),
         None => Err(Error::Io {
             path: dir.join(&single[0]),
@@ -138,7 +192,10 @@ fn shards(dir: &Path, index: &Path) -> Result<Vec<PathBuf>, Error> {
     let names: ShardIndex = read_json(index)?;
     let names: BTreeSet<String> = names.weight_map.into_values().collect();
     if let Some(name) = names.iter().find(|name| name.contains(['/', '\\'])) {
-        return Err(Error::unsupported(index, format!("shard `{name}` is not a plain file name")));
+        return Err(Error::unsupported(
+            index,
+            format!("shard `{name}` is not a plain file name"),
+        ));
     }
     if names.is_empty() {
         return Err(Error::unsupported(index, "the index names no shard"));
@@ -152,14 +209,20 @@ fn map_files(files: &[PathBuf]) -> Result<MmapedSafetensors, Error> {
     }
     // SAFETY: the mapping is read only; a file that is truncated while it is mapped would fault,
     // which is why bundles are unpacked to their own folder and never written in place.
-    #[allow(unsafe_code, reason = "a 7 GB checkpoint is not read into memory twice")]
+    #[allow(
+        unsafe_code,
+        reason = "a 7 GB checkpoint is not read into memory twice"
+    )]
     let mapped = unsafe { MmapedSafetensors::multi(files) };
     Ok(mapped?)
 }
 
 /// Opens one file by itself, so that an error names it.
 fn check_file(file: &Path) -> Result<(), Error> {
-    std::fs::File::open(file).map_err(|source| Error::Io { path: file.to_path_buf(), source })?;
+    std::fs::File::open(file).map_err(|source| Error::Io {
+        path: file.to_path_buf(),
+        source,
+    })?;
     // SAFETY: as in `map_files`; only the header is looked at.
     #[allow(unsafe_code, reason = "only the header is read")]
     let mapped = unsafe { MmapedSafetensors::new(file) };
@@ -167,7 +230,10 @@ fn check_file(file: &Path) -> Result<(), Error> {
         Ok(_) => return Ok(()),
         Err(error) => header_reason(error),
     };
-    Err(Error::Weights { path: file.to_path_buf(), reason })
+    Err(Error::Weights {
+        path: file.to_path_buf(),
+        reason,
+    })
 }
 
 /// The reason without the path, which the error carries already.

@@ -23,10 +23,14 @@ use crate::Error;
 
 /// Reads a JSON file into `T`.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| Error::Io { path: path.to_path_buf(), source })?;
-    serde_json::from_str(&text)
-        .map_err(|source| Error::Config { path: path.to_path_buf(), source })
+    let text = std::fs::read_to_string(path).map_err(|source| Error::Io {
+        path: path.to_path_buf(),
+        source,
+    })?;
+    serde_json::from_str(&text).map_err(|source| Error::Config {
+        path: path.to_path_buf(),
+        source,
+    })
 }
 
 /// A field that is one value for all levels, or a list with one value per level.
@@ -53,7 +57,11 @@ impl OneOrEach {
 
 /// Refuses `path` unless `holds`.
 fn require(holds: bool, path: &Path, what: impl FnOnce() -> String) -> Result<(), Error> {
-    if holds { Ok(()) } else { Err(Error::unsupported(path, what())) }
+    if holds {
+        Ok(())
+    } else {
+        Err(Error::unsupported(path, what()))
+    }
 }
 
 /// `model_index.json`: which parts the folder has.
@@ -80,16 +88,30 @@ impl IndexConfig {
     /// Refuses pipelines that are not SDXL, and the refiner, by name.
     pub fn read(path: &Path) -> Result<IndexConfig, Error> {
         let raw: RawIndex = read_json(path)?;
-        require(raw.class_name.starts_with("StableDiffusionXL"), path, || {
-            format!("`{}` is not an SDXL pipeline (StableDiffusionXLPipeline)", raw.class_name)
-        })?;
+        require(
+            raw.class_name.starts_with("StableDiffusionXL"),
+            path,
+            || {
+                format!(
+                    "`{}` is not an SDXL pipeline (StableDiffusionXLPipeline)",
+                    raw.class_name
+                )
+            },
+        )?;
         let present = |part: &Option<(Option<String>, Option<String>)>| {
             matches!(part, Some((Some(_), Some(_))))
         };
-        require(present(&raw.text_encoder) && present(&raw.tokenizer), path, || {
-            "this is an SDXL refiner (it has one text encoder): give the SDXL base model".to_owned()
-        })?;
+        require(
+            present(&raw.text_encoder) && present(&raw.tokenizer),
+            path,
+            || {
+                "this is an SDXL refiner (it has one text encoder): give the SDXL base model"
+                    .to_owned()
+            },
+        )?;
         let force_zeros_for_empty_prompt = raw.force_zeros_for_empty_prompt.unwrap_or(true);
-        Ok(IndexConfig { force_zeros_for_empty_prompt })
+        Ok(IndexConfig {
+            force_zeros_for_empty_prompt,
+        })
     }
 }

@@ -88,7 +88,10 @@ impl SchedulerConfig {
     pub fn read(path: &Path) -> Result<SchedulerConfig, Error> {
         let config: SchedulerConfig = read_json(path)?;
         require(config.prediction_type == "epsilon", path, || {
-            format!("prediction type `{}`, only `epsilon` is supported", config.prediction_type)
+            format!(
+                "prediction type `{}`, only `epsilon` is supported",
+                config.prediction_type
+            )
         })?;
         let plain = !config.rescale_betas_zero_snr && config.trained_betas.is_none();
         require(plain, path, || {
@@ -100,7 +103,9 @@ impl SchedulerConfig {
         require(betas, path, || "betas must rise between 0 and 1".to_owned())?;
         let sizes = (2..=100_000).contains(&config.num_train_timesteps)
             && (1..=config.num_train_timesteps).contains(&config.original_inference_steps);
-        require(sizes, path, || "timestep counts are out of range".to_owned())?;
+        require(sizes, path, || {
+            "timestep counts are out of range".to_owned()
+        })?;
         Ok(config)
     }
 }

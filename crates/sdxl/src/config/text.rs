@@ -70,9 +70,16 @@ impl TextConfig {
     pub fn read(path: &Path) -> Result<TextConfig, Error> {
         let config: TextConfig = read_json(path)?;
         let heads = config.num_attention_heads;
-        require(heads > 0 && config.hidden_size.is_multiple_of(heads), path, || {
-            format!("`hidden_size` {} is not a multiple of {heads} heads", config.hidden_size)
-        })?;
+        require(
+            heads > 0 && config.hidden_size.is_multiple_of(heads),
+            path,
+            || {
+                format!(
+                    "`hidden_size` {} is not a multiple of {heads} heads",
+                    config.hidden_size
+                )
+            },
+        )?;
         require(config.num_hidden_layers >= 2, path, || {
             "`num_hidden_layers` must be at least 2: the penultimate layer is used".to_owned()
         })?;

@@ -149,8 +149,15 @@ impl UNetConfig {
 
 fn check_channels(raw: &RawUNet, path: &Path) -> Result<(), Error> {
     require(raw.in_channels == 4, path, || {
-        let kind = if raw.in_channels == 9 { "an inpainting UNet" } else { "not a base UNet" };
-        format!("{} input channels: {kind}, SDXL's base UNet has 4", raw.in_channels)
+        let kind = if raw.in_channels == 9 {
+            "an inpainting UNet"
+        } else {
+            "not a base UNet"
+        };
+        format!(
+            "{} input channels: {kind}, SDXL's base UNet has 4",
+            raw.in_channels
+        )
     })?;
     require(raw.out_channels == 4, path, || {
         format!("{} output channels, SDXL's UNet has 4", raw.out_channels)
@@ -195,9 +202,14 @@ fn check_variants(raw: &RawUNet, path: &Path) -> Result<(), Error> {
     for (field, allowed) in VARIANTS {
         let value = raw.others.get(field).unwrap_or(&Value::Null);
         let known = value.is_null() || allowed.contains(&value.to_string().as_str());
-        require(known, path, || format!("`{field}` = {value} is not supported"))?;
+        require(known, path, || {
+            format!("`{field}` = {value} is not supported")
+        })?;
     }
-    let mid = raw.mid_block_type.as_deref().unwrap_or("UNetMidBlock2DCrossAttn");
+    let mid = raw
+        .mid_block_type
+        .as_deref()
+        .unwrap_or("UNetMidBlock2DCrossAttn");
     require(mid == "UNetMidBlock2DCrossAttn", path, || {
         format!("middle block `{mid}`, expected UNetMidBlock2DCrossAttn")
     })
@@ -209,8 +221,13 @@ fn conditioning(raw: &RawUNet, path: &Path) -> Result<(usize, usize), Error> {
     require(kind == Some("text_time"), path, || {
         format!("`addition_embed_type` is {kind:?}, SDXL has \"text_time\": another architecture")
     })?;
-    match (raw.addition_time_embed_dim, raw.projection_class_embeddings_input_dim) {
-        (Some(ids), Some(all)) if ids >= 2 && ids % 2 == 0 && all > TIME_IDS * ids => Ok((ids, all)),
+    match (
+        raw.addition_time_embed_dim,
+        raw.projection_class_embeddings_input_dim,
+    ) {
+        (Some(ids), Some(all)) if ids >= 2 && ids % 2 == 0 && all > TIME_IDS * ids => {
+            Ok((ids, all))
+        }
         sizes => Err(Error::unsupported(
             path,
             format!(
@@ -225,7 +242,9 @@ fn levels(raw: &RawUNet, path: &Path) -> Result<(Vec<LevelConfig>, Vec<LevelConf
     let n = raw.block_out_channels.len();
     let layers = raw.layers_per_block.expand(n, "layers_per_block", path)?;
     let transformers = transformer_layers(raw, path)?;
-    let heads = raw.attention_head_dim.expand(n, "attention_head_dim", path)?;
+    let heads = raw
+        .attention_head_dim
+        .expand(n, "attention_head_dim", path)?;
     let level = |i: usize, attention: bool| {
         let positive = layers[i] > 0 && (!attention || (transformers[i] > 0 && heads[i] > 0));
         require(positive && raw.block_out_channels[i] > 0, path, || {
@@ -242,21 +261,30 @@ fn levels(raw: &RawUNet, path: &Path) -> Result<(Vec<LevelConfig>, Vec<LevelConf
     let mut up = Vec::with_capacity(n);
     for i in 0..n {
         let types = ["DownBlock2D", "CrossAttnDownBlock2D"];
-        down.push(level(i, has_attention(&raw.down_block_types[i], types, path)?)?);
+        down.push(level(
+            i,
+            has_attention(&raw.down_block_types[i], types, path)?,
+        )?);
         let types = ["UpBlock2D", "CrossAttnUpBlock2D"];
-        up.push(level(n - 1 - i, has_attention(&raw.up_block_types[i], types, path)?)?);
+        up.push(level(
+            n - 1 - i,
+            has_attention(&raw.up_block_types[i], types, path)?,
+        )?);
     }
     Ok((down, up))
 }
 
 fn transformer_layers(raw: &RawUNet, path: &Path) -> Result<Vec<usize>, Error> {
     let n = raw.block_out_channels.len();
-    raw.transformer_layers_per_block.expand(n, "transformer_layers_per_block", path)
+    raw.transformer_layers_per_block
+        .expand(n, "transformer_layers_per_block", path)
 }
 
 fn middle(raw: &RawUNet, path: &Path) -> Result<LevelConfig, Error> {
     let n = raw.block_out_channels.len();
-    let heads = raw.attention_head_dim.expand(n, "attention_head_dim", path)?;
+    let heads = raw
+        .attention_head_dim
+        .expand(n, "attention_head_dim", path)?;
     Ok(LevelConfig {
         channels: raw.block_out_channels[n - 1],
         layers: 1,
@@ -274,7 +302,9 @@ fn has_attention(name: &str, [plain, cross]: [&str; 2], path: &Path) -> Result<b
 
 fn cross_attention_dim(raw: &RawUNet, path: &Path) -> Result<usize, Error> {
     let n = raw.block_out_channels.len();
-    let widths = raw.cross_attention_dim.expand(n, "cross_attention_dim", path)?;
+    let widths = raw
+        .cross_attention_dim
+        .expand(n, "cross_attention_dim", path)?;
     require(widths.iter().all(|&width| width == widths[0]), path, || {
         format!("`cross_attention_dim` {widths:?} differs between levels")
     })?;

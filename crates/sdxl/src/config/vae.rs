@@ -102,26 +102,41 @@ impl VaeConfig {
 
 fn check(raw: &RawVae, path: &Path) -> Result<(), Error> {
     let class = raw.class_name.as_deref().unwrap_or("AutoencoderKL");
-    require(class == "AutoencoderKL", path, || format!("`{class}` is not AutoencoderKL"))?;
+    require(class == "AutoencoderKL", path, || {
+        format!("`{class}` is not AutoencoderKL")
+    })?;
     require(raw.latent_channels == 4, path, || {
-        format!("{} latent channels, SDXL's autoencoder has 4", raw.latent_channels)
+        format!(
+            "{} latent channels, SDXL's autoencoder has 4",
+            raw.latent_channels
+        )
     })?;
     let blocks = raw.block_out_channels.len();
     require((1..=6).contains(&blocks), path, || {
         format!("`block_out_channels` has {blocks} levels, expected 1 to 6")
     })?;
-    require(raw.layers_per_block > 0, path, || "`layers_per_block` is 0".to_owned())?;
-    require(raw.scaling_factor.is_finite() && raw.scaling_factor > 0.0, path, || {
-        "`scaling_factor` must be positive".to_owned()
+    require(raw.layers_per_block > 0, path, || {
+        "`layers_per_block` is 0".to_owned()
     })?;
+    require(
+        raw.scaling_factor.is_finite() && raw.scaling_factor > 0.0,
+        path,
+        || "`scaling_factor` must be positive".to_owned(),
+    )?;
     block_types(raw.down_block_types.as_deref(), "DownEncoderBlock2D", path)?;
     block_types(raw.up_block_types.as_deref(), "UpDecoderBlock2D", path)
 }
 
 fn block_types(types: Option<&[String]>, expected: &str, path: &Path) -> Result<(), Error> {
-    let other = types.unwrap_or_default().iter().find(|name| *name != expected);
+    let other = types
+        .unwrap_or_default()
+        .iter()
+        .find(|name| *name != expected);
     match other {
         None => Ok(()),
-        Some(name) => Err(Error::unsupported(path, format!("block `{name}`, not {expected}"))),
+        Some(name) => Err(Error::unsupported(
+            path,
+            format!("block `{name}`, not {expected}"),
+        )),
     }
 }

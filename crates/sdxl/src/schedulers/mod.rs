@@ -64,9 +64,12 @@ impl FromStr for Scheduler {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Scheduler, Error> {
-        Scheduler::ALL.into_iter().find(|scheduler| scheduler.as_str() == name).ok_or_else(|| {
-            let known = Scheduler::ALL.map(Scheduler::as_str).join(", ");
-            Error::bad_request("scheduler", format!("expected one of {known}"))
-        })
+        Scheduler::ALL
+            .into_iter()
+            .find(|scheduler| scheduler.as_str() == name)
+            .ok_or_else(|| {
+                let known = Scheduler::ALL.map(Scheduler::as_str).join(", ");
+                Error::bad_request("scheduler", format!("expected one of {known}"))
+            })
     }
 }

@@ -20,7 +20,9 @@ impl Training {
             product *= f64::from(1.0 - beta);
             f64::from(product as f32)
         });
-        Training { alphas: alphas.collect() }
+        Training {
+            alphas: alphas.collect(),
+        }
     }
 
     /// ᾱ at a training timestep.
@@ -34,21 +36,37 @@ impl Training {
 
     /// √((1 - ᾱ)/ᾱ) per training timestep, rising.
     fn sigmas(&self) -> Vec<f64> {
-        self.alphas.iter().map(|&a| f64::from(((1.0 - a) / a).sqrt() as f32)).collect()
+        self.alphas
+            .iter()
+            .map(|&a| f64::from(((1.0 - a) / a).sqrt() as f32))
+            .collect()
     }
 }
 
 /// β per training timestep in f32, stepped from both ends towards the middle.
 fn betas(config: &SchedulerConfig) -> Vec<f32> {
     let scaled = config.beta_schedule == BetaSchedule::ScaledLinear;
-    let end_point = |beta: f64| if scaled { beta.sqrt() as f32 } else { beta as f32 };
+    let end_point = |beta: f64| {
+        if scaled {
+            beta.sqrt() as f32
+        } else {
+            beta as f32
+        }
+    };
     let (start, end) = (end_point(config.beta_start), end_point(config.beta_end));
     let count = config.num_train_timesteps;
     let step = (end - start) / (count - 1) as f32;
     let at = |i: usize| {
-        if i < count / 2 { start + step * i as f32 } else { end - step * (count - 1 - i) as f32 }
+        if i < count / 2 {
+            start + step * i as f32
+        } else {
+            end - step * (count - 1 - i) as f32
+        }
     };
-    (0..count).map(at).map(|beta| if scaled { beta * beta } else { beta }).collect()
+    (0..count)
+        .map(at)
+        .map(|beta| if scaled { beta * beta } else { beta })
+        .collect()
 }
 
 /// What a solver walks through.
@@ -85,22 +103,41 @@ fn ddim(steps: usize, training: &Training, config: &SchedulerConfig) -> Result<S
     let spacing = config.timestep_spacing.unwrap_or(Spacing::Leading);
     let mut timesteps = spaced(spacing, steps, training.len(), config);
     timesteps.iter_mut().for_each(|t| *t = t.round_ties_even());
-    if timesteps.iter().any(|&t| t < 0.0 || t >= training.len() as f64) {
-        return Err(Error::bad_request("steps", format!("{steps} are too many for ddim")));
+    if timesteps
+        .iter()
+        .any(|&t| t < 0.0 || t >= training.len() as f64)
+    {
+        return Err(Error::bad_request(
+            "steps",
+            format!("{steps} are too many for ddim"),
+        ));
     }
-    Ok(Schedule { timesteps, sigmas: Vec::new(), initial_scale: 1.0 })
+    Ok(Schedule {
+        timesteps,
+        sigmas: Vec::new(),
+        initial_scale: 1.0,
+    })
 }
 
 /// Every k-th of the steps that the model was distilled with, from the noisiest.
 fn lcm(steps: usize, config: &SchedulerConfig) -> Result<Schedule, Error> {
     let original = config.original_inference_steps;
     if steps > original {
-        return Err(Error::bad_request("steps", format!("lcm takes 1 to {original}")));
+        return Err(Error::bad_request(
+            "steps",
+            format!("lcm takes 1 to {original}"),
+        ));
     }
     let ratio = config.num_train_timesteps / original;
     let from_noisiest = |index: usize| ((original - index) * ratio - 1) as f64;
-    let timesteps = (0..steps).map(|i| from_noisiest(i * original / steps)).collect();
-    Ok(Schedule { timesteps, sigmas: Vec::new(), initial_scale: 1.0 })
+    let timesteps = (0..steps)
+        .map(|i| from_noisiest(i * original / steps))
+        .collect();
+    Ok(Schedule {
+        timesteps,
+        sigmas: Vec::new(),
+        initial_scale: 1.0,
+    })
 }
 
 fn euler(steps: usize, training: &Training, config: &SchedulerConfig, karras: bool) -> Schedule {
@@ -110,14 +147,25 @@ fn euler(steps: usize, training: &Training, config: &SchedulerConfig, karras: bo
     let mut sigmas: Vec<f64> = timesteps.iter().map(|&t| interpolate(&table, t)).collect();
     if karras {
         sigmas = karras_sigmas(sigmas[sigmas.len() - 1], sigmas[0], steps);
-        timesteps = sigmas.iter().map(|&sigma| timestep_of(sigma, &table)).collect();
+        timesteps = sigmas
+            .iter()
+            .map(|&sigma| timestep_of(sigma, &table))
+            .collect();
     }
     let sigmas = finish(sigmas);
     let largest = sigmas[0];
     let leading = spacing == Spacing::Leading;
-    let initial_scale = if leading { (largest * largest + 1.0).sqrt() } else { largest };
+    let initial_scale = if leading {
+        (largest * largest + 1.0).sqrt()
+    } else {
+        largest
+    };
     let timesteps = timesteps.into_iter().map(|t| f64::from(t as f32)).collect();
-    Schedule { timesteps, sigmas, initial_scale }
+    Schedule {
+        timesteps,
+        sigmas,
+        initial_scale,
+    }
 }
 
 fn dpmpp(steps: usize, training: &Training, config: &SchedulerConfig) -> Result<Schedule, Error> {
@@ -134,26 +182,42 @@ fn dpmpp(steps: usize, training: &Training, config: &SchedulerConfig) -> Result<
     timesteps.iter_mut().for_each(|t| *t = t.round_ties_even());
     if timesteps.windows(2).any(|pair| pair[0] <= pair[1]) {
         let most = training.len() - 1;
-        return Err(Error::bad_request("steps", format!("dpmpp_2m takes 1 to {most}")));
+        return Err(Error::bad_request(
+            "steps",
+            format!("dpmpp_2m takes 1 to {most}"),
+        ));
     }
     let table = training.sigmas();
     let sigmas = finish(timesteps.iter().map(|&t| interpolate(&table, t)).collect());
-    Ok(Schedule { timesteps, sigmas, initial_scale: 1.0 })
+    Ok(Schedule {
+        timesteps,
+        sigmas,
+        initial_scale: 1.0,
+    })
 }
 
 /// The whole training range, whatever the spacing says, with whole timesteps.
 fn dpmpp_karras(steps: usize, training: &Training) -> Schedule {
     let table = training.sigmas();
     let sigmas = karras_sigmas(table[0], table[table.len() - 1], steps);
-    let timesteps =
-        sigmas.iter().map(|&sigma| timestep_of(sigma, &table).round_ties_even()).collect();
-    Schedule { timesteps, sigmas: finish(sigmas), initial_scale: 1.0 }
+    let timesteps = sigmas
+        .iter()
+        .map(|&sigma| timestep_of(sigma, &table).round_ties_even())
+        .collect();
+    Schedule {
+        timesteps,
+        sigmas: finish(sigmas),
+        initial_scale: 1.0,
+    }
 }
 
 /// Rounds to f32 and appends the noiseless end.
 fn finish(mut sigmas: Vec<f64>) -> Vec<f64> {
     sigmas.push(0.0);
-    sigmas.into_iter().map(|sigma| f64::from(sigma as f32)).collect()
+    sigmas
+        .into_iter()
+        .map(|sigma| f64::from(sigma as f32))
+        .collect()
 }
 
 /// Falling timesteps, not rounded.
@@ -165,7 +229,10 @@ fn spaced(spacing: Spacing, steps: usize, train: usize, config: &SchedulerConfig
         }
         Spacing::Leading => {
             let ratio = train / steps;
-            (0..steps).rev().map(|i| (i * ratio + config.steps_offset) as f64).collect()
+            (0..steps)
+                .rev()
+                .map(|i| (i * ratio + config.steps_offset) as f64)
+                .collect()
         }
         Spacing::Trailing => {
             let ratio = train as f64 / steps as f64;
@@ -186,7 +253,9 @@ fn interpolate(table: &[f64], at: f64) -> f64 {
 
 /// The timestep whose noise level is `sigma`, linear in log σ between table entries.
 fn timestep_of(sigma: f64, table: &[f64]) -> f64 {
-    let low = table.partition_point(|&entry| entry <= sigma).saturating_sub(1);
+    let low = table
+        .partition_point(|&entry| entry <= sigma)
+        .saturating_sub(1);
     let low = low.min(table.len() - 2);
     let (a, b) = (table[low].ln(), table[low + 1].ln());
     let weight = ((a - sigma.max(1e-10).ln()) / (a - b)).clamp(0.0, 1.0);
@@ -197,5 +266,7 @@ fn timestep_of(sigma: f64, table: &[f64]) -> f64 {
 fn karras_sigmas(smallest: f64, largest: f64, steps: usize) -> Vec<f64> {
     let (min, max) = (smallest.powf(1.0 / RHO), largest.powf(1.0 / RHO));
     let ramp = |i: usize| i as f64 / (steps.max(2) - 1) as f64;
-    (0..steps).map(|i| (max + ramp(i) * (min - max)).powf(RHO)).collect()
+    (0..steps)
+        .map(|i| (max + ramp(i) * (min - max)).powf(RHO))
+        .collect()
 }

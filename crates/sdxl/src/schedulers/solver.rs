@@ -45,7 +45,14 @@ impl Solver {
         let training = Training::new(config);
         let schedule = Schedule::new(scheduler, steps, &training, config)?;
         let config = config.clone();
-        Ok(Solver { scheduler, config, training, schedule, steps, previous: None })
+        Ok(Solver {
+            scheduler,
+            config,
+            training,
+            schedule,
+            steps,
+            previous: None,
+        })
     }
 
     /// The timestep that the UNet is given, per step.
@@ -126,7 +133,9 @@ impl Solver {
         draw: &mut Draw<'_>,
     ) -> Compute<Advance> {
         let (from, to) = (self.schedule.sigmas[step], self.schedule.sigmas[step + 1]);
-        let up = (to * to * (from * from - to * to) / (from * from)).max(0.0).sqrt();
+        let up = (to * to * (from * from - to * to) / (from * from))
+            .max(0.0)
+            .sqrt();
         let down = (to * to - up * up).max(0.0).sqrt();
         let moved = weighted(latents, 1.0, noise, down - from)?;
         Ok(Advance {
@@ -173,7 +182,10 @@ impl Solver {
         let out = scaled / (scaled * scaled + variance).sqrt();
         let denoised = weighted(&clean, out, latents, skip)?;
         let Some(&next) = self.schedule.timesteps.get(step + 1) else {
-            return Ok(Advance { latents: denoised.clone(), denoised });
+            return Ok(Advance {
+                latents: denoised.clone(),
+                denoised,
+            });
         };
         let next = self.training.alpha(next as usize);
         let latents = weighted(&denoised, next.sqrt(), &draw()?, (1.0 - next).sqrt())?;
@@ -191,7 +203,11 @@ struct Level {
 impl Level {
     fn new(sigma: f64) -> Level {
         let alpha = 1.0 / (sigma * sigma + 1.0).sqrt();
-        Level { alpha, sigma: sigma * alpha, lambda: -sigma.ln() }
+        Level {
+            alpha,
+            sigma: sigma * alpha,
+            lambda: -sigma.ln(),
+        }
     }
 }
 

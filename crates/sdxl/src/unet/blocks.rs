@@ -55,8 +55,13 @@ impl Loader<'_> {
     fn layer(&mut self, index: usize, input: usize, level: &LevelConfig) -> Result<Layer, Error> {
         let resnet = self.resnet(index, input, level.channels)?;
         let attention = level.transformers > 0;
-        let transformer = attention.then(|| self.transformer(index, level)).transpose()?;
-        Ok(Layer { resnet, transformer })
+        let transformer = attention
+            .then(|| self.transformer(index, level))
+            .transpose()?;
+        Ok(Layer {
+            resnet,
+            transformer,
+        })
     }
 }
 
@@ -85,7 +90,11 @@ pub fn load_down(
     let mut input = config.down[0].channels;
     let mut blocks = Vec::with_capacity(config.down.len());
     for (i, level) in config.down.iter().enumerate() {
-        let mut loader = Loader { weights: weights.pp(i), matrices, config };
+        let mut loader = Loader {
+            weights: weights.pp(i),
+            matrices,
+            config,
+        };
         let mut layers = Vec::with_capacity(level.layers);
         for index in 0..level.layers {
             layers.push(loader.layer(index, input, level)?);
@@ -135,7 +144,11 @@ impl MidBlock {
         config: &UNetConfig,
     ) -> Result<MidBlock, Error> {
         let channels = config.mid.channels;
-        let mut loader = Loader { weights: weights.clone(), matrices, config };
+        let mut loader = Loader {
+            weights: weights.clone(),
+            matrices,
+            config,
+        };
         Ok(MidBlock {
             first: loader.layer(0, channels, &config.mid)?,
             last: loader.resnet(1, channels, channels)?,
@@ -143,7 +156,8 @@ impl MidBlock {
     }
 
     pub fn forward(&self, x: &Tensor, time: &Tensor, context: &Context<'_>) -> Compute<Tensor> {
-        self.last.forward(&self.first.forward(x, time, context)?, Some(time))
+        self.last
+            .forward(&self.first.forward(x, time, context)?, Some(time))
     }
 }
 
@@ -163,7 +177,11 @@ pub fn load_up(
     let mut input = config.mid.channels;
     let mut blocks = Vec::with_capacity(config.up.len());
     for (i, level) in config.up.iter().enumerate() {
-        let mut loader = Loader { weights: weights.pp(i), matrices, config };
+        let mut loader = Loader {
+            weights: weights.pp(i),
+            matrices,
+            config,
+        };
         let mut layers = Vec::with_capacity(level.layers + 1);
         for index in 0..=level.layers {
             let skip = skips.pop().unwrap_or_default();

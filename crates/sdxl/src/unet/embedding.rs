@@ -1,10 +1,9 @@
 //! Sinusoidal embeddings of timesteps and time ids, and the MLP behind them.
 
 use candle_core::{Device, Result as Compute, Tensor};
-use candle_nn::{Linear, Module};
 
 use crate::Error;
-use crate::layers::linear;
+use crate::layers::Linear;
 use crate::weights::Weights;
 
 /// How sinusoids are laid out.
@@ -23,7 +22,8 @@ impl Sinusoids {
         let mut out = Vec::with_capacity(values.len() * dim);
         for &value in values {
             let angle = |i: usize| {
-                let exponent = -(10_000f64.ln()) as f32 * i as f32 / (half as f64 - self.shift) as f32;
+                let exponent =
+                    -(10_000f64.ln()) as f32 * i as f32 / (half as f64 - self.shift) as f32;
                 value * exponent.exp()
             };
             let sin = (0..half).map(|i| angle(i).sin());
@@ -49,8 +49,8 @@ pub struct EmbeddingMlp {
 impl EmbeddingMlp {
     pub fn load(weights: &Weights, input: usize, output: usize) -> Result<EmbeddingMlp, Error> {
         Ok(EmbeddingMlp {
-            first: linear(&weights.pp("linear_1"), input, output)?,
-            second: linear(&weights.pp("linear_2"), output, output)?,
+            first: Linear::load(&weights.pp("linear_1"), input, output)?,
+            second: Linear::load(&weights.pp("linear_2"), output, output)?,
         })
     }
 

@@ -6,13 +6,13 @@ mod embedding;
 mod transformer;
 
 use candle_core::{DType, Tensor};
-use candle_nn::{Conv2d, Module};
 
 use self::blocks::{DownBlock, MidBlock, UpBlock};
 use self::embedding::{EmbeddingMlp, Sinusoids};
 use crate::Error;
 use crate::config::UNetConfig;
-use crate::layers::{GroupNorm, conv3x3};
+use crate::conv::{Conv, ConvShape};
+use crate::layers::GroupNorm;
 use crate::merge::Matrices;
 use crate::weights::Weights;
 
@@ -40,12 +40,12 @@ pub(crate) struct UNet {
     config: UNetConfig,
     time_embedding: EmbeddingMlp,
     add_embedding: EmbeddingMlp,
-    conv_in: Conv2d,
+    conv_in: Conv,
     down: Vec<DownBlock>,
     mid: MidBlock,
     up: Vec<UpBlock>,
     norm_out: GroupNorm,
-    conv_out: Conv2d,
+    conv_out: Conv,
 }
 
 impl UNet {
@@ -56,8 +56,12 @@ impl UNet {
         let mut matrices = Matrices::default();
         Ok(UNet {
             time_embedding: EmbeddingMlp::load(&weights.pp("time_embedding"), first, time)?,
-            add_embedding: EmbeddingMlp::load(&weights.pp("add_embedding"), config.added_dim, time)?,
-            conv_in: conv3x3(&weights.pp("conv_in"), 4, first)?,
+            add_embedding: EmbeddingMlp::load(
+                &weights.pp("add_embedding"),
+                config.added_dim,
+                time,
+            )?,
+            conv_in: Conv::load(&weights.pp("conv_in"), 4, first, ConvShape::SAME)?,
             down: blocks::load_down(&weights.pp("down_blocks"), &mut matrices, config)?,
             mid: MidBlock::load(&weights.pp("mid_block"), &mut matrices, config)?,
             up: blocks::load_up(&weights.pp("up_blocks"), &mut matrices, config)?,
@@ -67,7 +71,7 @@ impl UNet {
                 config.groups,
                 config.norm_eps,
             )?,
-            conv_out: conv3x3(&weights.pp("conv_out"), first, 4)?,
+            conv_out: Conv::load(&weights.pp("conv_out"), first, 4, ConvShape::SAME)?,
             matrices,
             config: config.clone(),
         })
@@ -80,7 +84,10 @@ impl UNet {
         timestep: f64,
         conditioning: &Conditioning,
     ) -> Result<Tensor, Error> {
-        let context = Context { matrices: &self.matrices, text: &conditioning.text };
+        let context = Context {
+            matrices: &self.matrices,
+            text: &conditioning.text,
+        };
         let time = self.embed_time(timestep, conditioning, latents.dtype())?;
         let mut x = self.conv_in.forward(latents)?;
         let mut skips = vec![x.clone()];
@@ -101,15 +108,25 @@ impl UNet {
         conditioning: &Conditioning,
         dtype: DType,
     ) -> candle_core::Result<Tensor> {
-        let Conditioning { pooled, time_ids, .. } = conditioning;
+        let Conditioning {
+            pooled, time_ids, ..
+        } = conditioning;
         let (batch, device) = (pooled.dim(0)?, pooled.device());
-        let sinusoids =
-            Sinusoids { flip: self.config.flip_sin_to_cos, shift: self.config.freq_shift };
+        let sinusoids = Sinusoids {
+            flip: self.config.flip_sin_to_cos,
+            shift: self.config.freq_shift,
+        };
         let time = sinusoids.embed(&[timestep as f32], self.config.down[0].channels, device)?;
         let time = self.time_embedding.forward(&time.to_dtype(dtype)?)?;
         let ids = sinusoids.embed(time_ids, self.config.time_id_dim, device)?;
-        let ids = ids.flatten_all()?.unsqueeze(0)?.to_dtype(dtype)?.repeat((batch, 1))?;
-        let added = self.add_embedding.forward(&Tensor::cat(&[pooled, &ids], 1)?)?;
+        let ids = ids
+            .flatten_all()?
+            .unsqueeze(0)?
+            .to_dtype(dtype)?
+            .repeat((batch, 1))?;
+        let added = self
+            .add_embedding
+            .forward(&Tensor::cat(&[pooled, &ids], 1)?)?;
         added.broadcast_add(&time)?.silu()
     }
 }

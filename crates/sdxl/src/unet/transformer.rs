@@ -1,12 +1,12 @@
 //! The spatial transformer: self-attention, cross-attention on the text states, feed-forward.
 
 use candle_core::{Result as Compute, Tensor};
-use candle_nn::{Conv2d, LayerNorm, Linear, Module};
 
 use super::Context;
 use crate::Error;
 use crate::attention::attention;
-use crate::layers::{GroupNorm, apply_linear, conv2d, layer_norm, linear};
+use crate::conv::{Conv, ConvShape};
+use crate::layers::{GroupNorm, LayerNorm, Linear, apply_linear, geglu};
 use crate::merge::{Matrices, MatrixId};
 use crate::weights::Weights;
 
@@ -24,7 +24,7 @@ pub struct TransformerConfig {
 /// The projection in front of and behind the blocks.
 enum Projection {
     Linear(Linear),
-    Conv(Conv2d),
+    Conv(Conv),
 }
 
 /// Norm, projection, blocks, projection, all added to the input.
@@ -41,9 +41,14 @@ impl SpatialTransformer {
         matrices: &mut Matrices,
         config: TransformerConfig,
     ) -> Result<SpatialTransformer, Error> {
-        let TransformerConfig { channels, groups, .. } = config;
+        let TransformerConfig {
+            channels, groups, ..
+        } = config;
         if !channels.is_multiple_of(config.heads) {
-            let what = format!("{channels} channels are not a multiple of {} heads", config.heads);
+            let what = format!(
+                "{channels} channels are not a multiple of {} heads",
+                config.heads
+            );
             return Err(Error::unsupported(weights.path(), what));
         }
         let blocks = weights.pp("transformer_blocks");
@@ -72,9 +77,16 @@ impl Projection {
     fn load(weights: &Weights, config: TransformerConfig) -> Result<Projection, Error> {
         let channels = config.channels;
         if config.linear_projection {
-            return Ok(Projection::Linear(linear(weights, channels, channels)?));
+            return Ok(Projection::Linear(Linear::load(
+                weights, channels, channels,
+            )?));
         }
-        Ok(Projection::Conv(conv2d(weights, channels, channels, 1, 1, 0)?))
+        Ok(Projection::Conv(Conv::load(
+            weights,
+            channels,
+            channels,
+            ConvShape::POINT,
+        )?))
     }
 
     /// [b, c, h, w] → [b, h·w, c].
@@ -111,8 +123,13 @@ impl Block {
         matrices: &mut Matrices,
         config: TransformerConfig,
     ) -> Result<Block, Error> {
-        let TransformerConfig { channels, heads, context, .. } = config;
-        let norm = |name| layer_norm(&weights.pp(name), channels, 1e-5);
+        let TransformerConfig {
+            channels,
+            heads,
+            context,
+            ..
+        } = config;
+        let norm = |name| LayerNorm::load(&weights.pp(name), channels, 1e-5);
         let (self_size, cross_size) = ((channels, channels), (channels, context));
         Ok(Block {
             norm1: norm("norm1")?,
@@ -128,7 +145,10 @@ impl Block {
         let normed = self.norm1.forward(x)?;
         let x = (x + self.attn1.forward(&normed, &normed, context.matrices)?)?;
         let normed = self.norm2.forward(&x)?;
-        let x = (&x + self.attn2.forward(&normed, context.text, context.matrices)?)?;
+        let x = (&x
+            + self
+                .attn2
+                .forward(&normed, context.text, context.matrices)?)?;
         &x + self.ff.forward(&self.norm3.forward(&x)?)?
     }
 }
@@ -183,13 +203,12 @@ struct FeedForward {
 impl FeedForward {
     fn load(weights: &Weights, width: usize) -> Result<FeedForward, Error> {
         Ok(FeedForward {
-            project: linear(&weights.pp("0.proj"), width, 8 * width)?,
-            out: linear(&weights.pp("2"), 4 * width, width)?,
+            project: Linear::load(&weights.pp("0.proj"), width, 8 * width)?,
+            out: Linear::load(&weights.pp("2"), 4 * width, width)?,
         })
     }
 
     fn forward(&self, x: &Tensor) -> Compute<Tensor> {
-        let halves = self.project.forward(x)?.chunk(2, 2)?;
-        self.out.forward(&(&halves[0] * halves[1].gelu_erf()?)?)
+        self.out.forward(&geglu(&self.project.forward(x)?)?)
     }
 }

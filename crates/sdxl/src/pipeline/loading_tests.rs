@@ -1,0 +1,268 @@
+//! Loading: the layouts that are accepted, and the errors for everything else.
+
+use std::collections::HashMap;
+
+use candle_core::{Device, Tensor};
+use serde_json::json;
+
+use crate::testing::{TinySdxl, fixture, stem, truncate};
+
+fn load_error(model: &TinySdxl) -> String {
+    match model.load() {
+        Ok(_) => panic!("loaded"),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn a_tokenizer_json_serves_in_place_of_vocabulary_and_merges() {
+    let folder = TinySdxl::write();
+    let (states, pooled) = folder
+        .load()
+        .unwrap()
+        .text_embeddings("the person!")
+        .unwrap();
+    let fixture = fixture();
+    let text = fixture["merges"].clone();
+    let pairs = text.as_array().unwrap().iter().map(|merge| {
+        let (a, b) = merge.as_str().unwrap().split_once(' ').unwrap();
+        json!([a, b])
+    });
+    let layouts = [text.clone(), pairs.collect()];
+    for (part, merges) in ["tokenizer", "tokenizer_2"].into_iter().zip(layouts) {
+        let model = json!({ "vocab": fixture["vocab"], "merges": merges });
+        folder.json(
+            &format!("{part}/tokenizer.json"),
+            &json!({ "model": model }),
+        );
+        std::fs::remove_file(folder.path(&format!("{part}/vocab.json"))).unwrap();
+        std::fs::remove_file(folder.path(&format!("{part}/merges.txt"))).unwrap();
+    }
+    let again = folder
+        .load()
+        .unwrap()
+        .text_embeddings("the person!")
+        .unwrap();
+    assert!(crate::testing::relative_error(&again.0, &states) == 0.0);
+    assert!(crate::testing::relative_error(&again.1, &pooled) == 0.0);
+}
+
+#[test]
+fn half_precision_variants_and_shards_are_found() {
+    let folder = TinySdxl::write();
+    let plain = folder.path("vae/diffusion_pytorch_model.safetensors");
+    std::fs::rename(
+        &plain,
+        folder.path("vae/diffusion_pytorch_model.fp16.safetensors"),
+    )
+    .unwrap();
+    shard(&folder);
+    folder.load().unwrap();
+    let second = folder.path("unet/second.safetensors");
+    truncate(&second, |length| length - 1);
+    assert!(load_error(&folder).contains("second.safetensors"));
+    std::fs::remove_file(second).unwrap();
+    assert!(load_error(&folder).contains("second.safetensors"));
+    let index = "unet/diffusion_pytorch_model.safetensors.index.json";
+    folder.json(
+        index,
+        &json!({ "weight_map": { "x": "../vae/x.safetensors" } }),
+    );
+    assert!(load_error(&folder).contains("plain file name"));
+}
+
+/// Splits the UNet's weights into two shards.
+fn shard(folder: &TinySdxl) {
+    let file = folder.path("unet/diffusion_pytorch_model.safetensors");
+    let tensors = candle_core::safetensors::load(&file, &Device::Cpu).unwrap();
+    let of = |name: &str| {
+        if name.starts_with("up") {
+            "second"
+        } else {
+            "first"
+        }
+    };
+    let names: serde_json::Map<String, serde_json::Value> = tensors
+        .keys()
+        .map(|name| (name.clone(), json!(format!("{}.safetensors", of(name)))))
+        .collect();
+    for shard in ["first", "second"] {
+        let part: HashMap<String, Tensor> = tensors
+            .iter()
+            .filter(|(name, _)| of(name) == shard)
+            .map(|(n, t)| (n.clone(), t.clone()))
+            .collect();
+        let path = folder.path(&format!("unet/{shard}.safetensors"));
+        candle_core::safetensors::save(&part, path).unwrap();
+    }
+    let index = "unet/diffusion_pytorch_model.safetensors.index.json";
+    folder.json(index, &json!({ "weight_map": names }));
+    std::fs::remove_file(file).unwrap();
+}
+
+#[test]
+fn damaged_weight_files_are_named() {
+    for part in ["unet", "vae", "text_encoder", "text_encoder_2"] {
+        let folder = TinySdxl::write();
+        let file = folder.path(&format!("{part}/{}.safetensors", stem(part)));
+        for keep in [
+            |length| length - 1,
+            |length| length / 2,
+            |_| 100,
+            |_| 3,
+            |_| 0,
+        ] {
+            truncate(&file, keep);
+            let error = load_error(&folder);
+            assert!(
+                error.contains(part) && error.contains("safetensors"),
+                "{error}"
+            );
+        }
+        std::fs::remove_file(&file).unwrap();
+        assert!(load_error(&folder).contains(part));
+    }
+}
+
+#[test]
+fn missing_surplus_and_misshapen_tensors_are_named() {
+    let folder = TinySdxl::write();
+    let mut shapes = fixture()["shapes"]["unet"].clone();
+    let name = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight";
+    shapes[name] = json!([32, 48]);
+    folder.weights("unet", &shapes);
+    let error = load_error(&folder);
+    assert!(
+        error.contains(name) && error.contains("[32, 64]"),
+        "{error}"
+    );
+    shapes.as_object_mut().unwrap().remove(name);
+    folder.weights("unet", &shapes);
+    let error = load_error(&folder);
+    assert!(error.contains(name) && error.contains("missing"), "{error}");
+    shapes[name] = json!([32, 64]);
+    shapes["mid_block.surplus.weight"] = json!([2]);
+    folder.weights("unet", &shapes);
+    assert!(load_error(&folder).contains("mid_block.surplus.weight"));
+}
+
+#[test]
+fn other_models_are_refused_by_name() {
+    let cases = [
+        ("unet/config.json", "in_channels", json!(9), "inpainting"),
+        (
+            "unet/config.json",
+            "addition_embed_type",
+            json!(null),
+            "text_time",
+        ),
+        (
+            "unet/config.json",
+            "time_cond_proj_dim",
+            json!(256),
+            "time_cond_proj_dim",
+        ),
+        ("unet/config.json", "mid_block_type", json!(null), ""),
+        ("unet/config.json", "cross_attention_dim", json!(48), ""),
+        (
+            "unet/config.json",
+            "attention_head_dim",
+            json!([2, 2]),
+            "attention_head_dim",
+        ),
+        ("unet/config.json", "attention_head_dim", json!(7), "heads"),
+        ("unet/config.json", "block_out_channels", json!("x"), "unet"),
+        (
+            "unet/config.json",
+            "block_out_channels",
+            json!([]),
+            "block_out_channels",
+        ),
+        ("unet/config.json", "norm_num_groups", json!(0), "groups"),
+        (
+            "model_index.json",
+            "text_encoder",
+            json!([null, null]),
+            "refiner",
+        ),
+        (
+            "model_index.json",
+            "_class_name",
+            json!("StableDiffusionPipeline"),
+            "SDXL",
+        ),
+        (
+            "vae/config.json",
+            "latent_channels",
+            json!(16),
+            "latent channels",
+        ),
+        (
+            "vae/config.json",
+            "scaling_factor",
+            json!(0),
+            "scaling_factor",
+        ),
+        (
+            "text_encoder/config.json",
+            "hidden_act",
+            json!("relu"),
+            "text_encoder",
+        ),
+        (
+            "text_encoder/config.json",
+            "num_attention_heads",
+            json!(0),
+            "heads",
+        ),
+        (
+            "text_encoder/config.json",
+            "vocab_size",
+            json!(99),
+            "vocab_size",
+        ),
+        (
+            "text_encoder_2/config.json",
+            "max_position_embeddings",
+            json!(64),
+            "position_embedding",
+        ),
+        (
+            "scheduler/scheduler_config.json",
+            "prediction_type",
+            json!("v_prediction"),
+            "epsilon",
+        ),
+        (
+            "scheduler/scheduler_config.json",
+            "beta_end",
+            json!(7),
+            "betas",
+        ),
+        (
+            "tokenizer_2/tokenizer_config.json",
+            "pad_token",
+            json!("none"),
+            "none",
+        ),
+    ];
+    for (file, field, value, expected) in cases {
+        let folder = TinySdxl::write();
+        folder.set(file, field, value.clone());
+        if field == "mid_block_type" {
+            folder.load().unwrap();
+            continue;
+        }
+        let error = load_error(&folder);
+        assert!(error.contains(expected), "{file} {field}: {error}");
+    }
+}
+
+#[test]
+fn a_folder_that_is_not_there_is_one_clear_error() {
+    let folder = TinySdxl::write();
+    std::fs::remove_file(folder.path("model_index.json")).unwrap();
+    assert!(load_error(&folder).contains("model_index.json"));
+    std::fs::write(folder.path("model_index.json"), "{").unwrap();
+    assert!(load_error(&folder).contains("model_index.json"));
+}
