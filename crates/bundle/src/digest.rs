@@ -59,7 +59,9 @@ impl Bundle {
         self.face_lines(&mut lines)?;
         let mut hash = sha2::Sha256::new();
         hash.update(b"likeness encoder 1\n");
-        lines.iter().for_each(|line| hash.update(line));
+        for line in lines {
+            hash.update(line);
+        }
         Ok(hex::encode(hash.finalize()))
     }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::Error;
-use crate::manifest::{Builtin, Defaults, Face, MANIFEST, Manifest};
+use crate::manifest::{Builtin, Defaults, Face, MANIFEST, Manifest, Name, Part};
 
 /// A bundle on disk whose manifest has been read. Its files are not touched until they are asked for.
 #[derive(Debug, Clone)]
@@ -98,7 +98,7 @@ impl Bundle {
 
     /// The names of the models beside the default one.
     pub fn model_names(&self) -> impl Iterator<Item = &str> {
-        self.manifest.models.keys().map(|name| name.as_str())
+        self.manifest.models.keys().map(Name::as_str)
     }
 
     /// The SDXL model called `name`, or the default one for `None`.
@@ -123,7 +123,7 @@ impl Bundle {
         })
     }
 
-    fn model(&self, name: &str) -> Result<&crate::manifest::Part, Error> {
+    fn model(&self, name: &str) -> Result<&Part, Error> {
         let found = self
             .manifest
             .models

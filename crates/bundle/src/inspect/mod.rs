@@ -1,6 +1,7 @@
 //! What is in a bundle, from manifests, configurations and headers alone: no weight is read, so that
 //! even a full-size bundle is described at once.
 
+mod display;
 mod header;
 mod hyperlora;
 
@@ -11,7 +12,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::error::Error;
-use crate::open::{Bundle, Detector, SdxlModel};
+use crate::open::{Bundle, SdxlModel};
 use header::{Header, read_header};
 
 /// What [`Bundle::inspect`] found.

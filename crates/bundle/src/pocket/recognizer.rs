@@ -16,10 +16,10 @@ pub(crate) fn recognizer(seed: u64) -> Vec<u8> {
     // What all photos have in common must not drown what tells them apart: no flat colour goes in,
     // and no channel's mean comes out.
     weights.edit("conv0.weight", |shape, values| {
-        without_mean(values, shape[2] * shape[3])
+        without_mean(values, shape[2] * shape[3]);
     });
     weights.edit("fc.weight", |_, values| {
-        without_mean(values, LAST_SIDE * LAST_SIDE)
+        without_mean(values, LAST_SIDE * LAST_SIDE);
     });
     model(&weights).encode_to_vec()
 }
@@ -42,7 +42,9 @@ fn layout() -> Layout {
 fn without_mean(values: &mut [f32], group: usize) {
     for part in values.chunks_mut(group) {
         let mean = part.iter().sum::<f32>() / part.len() as f32;
-        part.iter_mut().for_each(|v| *v -= mean);
+        for value in part {
+            *value -= mean;
+        }
     }
 }
 

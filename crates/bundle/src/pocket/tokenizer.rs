@@ -109,7 +109,7 @@ impl Vocabulary {
     pub fn merges_txt(&self) -> Vec<u8> {
         let mut text = "#version: 0.2\n".to_owned();
         for (left, right) in &self.merges {
-            text.push_str(&format!("{left} {right}\n"));
+            text.extend([left, " ", right, "\n"]);
         }
         text.into_bytes()
     }

@@ -248,7 +248,9 @@ impl UnetConfig {
             carry(shape, values, |_, _| 0.0, half);
         });
         unet.edit("conv_out.weight", |shape, values| {
-            values.iter_mut().for_each(|v| *v *= RANDOM);
+            for value in values.iter_mut() {
+                *value *= RANDOM;
+            }
             let taps = shape[2] * shape[3];
             for (index, row) in values.chunks_mut(taps).enumerate() {
                 let (out, input) = (index / shape[1], index % shape[1]);
@@ -279,7 +281,7 @@ fn sign_of_pair(channel: usize, half: usize, latent: usize, pairs: usize) -> f32
     if latent >= pairs || offset / 2 != latent {
         return 0.0;
     }
-    if offset % 2 == 0 { 1.0 } else { -1.0 }
+    if offset.is_multiple_of(2) { 1.0 } else { -1.0 }
 }
 
 fn attention(to: &mut Layout, name: &str, width: usize, context: usize) {
