@@ -51,7 +51,8 @@ impl TestContext {
     /// When a server does not start or refuses.
     pub async fn new() -> Result<Self> {
         let servers = tokio::task::spawn_blocking(Servers::shared).await??;
-        Self::make(Home::Shared(servers)).await
+        // Boxed: the clients' futures are large.
+        Box::pin(Self::make(Home::Shared(servers))).await
     }
 
     /// Makes them on servers that a test has started for itself, to kill them.
@@ -59,7 +60,7 @@ impl TestContext {
     /// # Errors
     /// When a server refuses.
     pub async fn on(servers: Arc<Servers>) -> Result<Self> {
-        Self::make(Home::Own(servers)).await
+        Box::pin(Self::make(Home::Own(servers))).await
     }
 
     async fn make(servers: Home) -> Result<Self> {
