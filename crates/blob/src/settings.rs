@@ -1,6 +1,6 @@
 //! Which storage, and how it is spoken to.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use aws_sdk_s3::{
     Client, Config,
@@ -19,9 +19,9 @@ use url::Url;
 use crate::error::BlobError;
 
 /// How long a connection may take.
-const CONNECT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long one try may take.
-const ATTEMPT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_mins(1);
 /// How often a request is tried.
 const ATTEMPTS: u32 = 4;
 

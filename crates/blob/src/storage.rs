@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// The longest that storages let a link live.
-const MAX_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
+const MAX_LIFETIME: Duration = Duration::from_hours(7 * 24);
 
 /// A link that whoever holds it may use until it ends: a credential, so `Debug` hides it.
 #[derive(Clone, PartialEq, Eq)]

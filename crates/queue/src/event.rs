@@ -95,7 +95,7 @@ impl<T: Message> Stream for Events<T> {
             match T::decode(&header, &message.payload) {
                 Ok(event) => return Poll::Ready(Some(event)),
                 Err(error) => {
-                    warn!(subject = %message.subject, %error, "an event that cannot be read")
+                    warn!(subject = %message.subject, %error, "an event that cannot be read");
                 }
             }
         }

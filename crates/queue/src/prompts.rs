@@ -91,7 +91,7 @@ impl<T: Message> Prompts<T> {
             let pulled = tokio::select! {
                 biased;
                 pulled = self.pulled(deadline) => pulled,
-                _ = connections.changed() => {
+                Ok(()) = connections.changed() => {
                     self.connections.mark_unchanged();
                     self.forget();
                     continue;
@@ -126,12 +126,11 @@ impl<T: Message> Prompts<T> {
     }
 
     async fn ask(&mut self, wait: Duration) -> Result<Batch, QueueError> {
-        let consumer = match self.consumer.take() {
-            Some(consumer) => consumer,
-            None => {
-                let (name, subject) = (&self.consumer_name, &self.subject);
-                self.queue.ensure_consumer(self.work, name, subject).await?
-            }
+        let consumer = if let Some(consumer) = self.consumer.take() {
+            consumer
+        } else {
+            let (name, subject) = (&self.consumer_name, &self.subject);
+            self.queue.ensure_consumer(self.work, name, subject).await?
         };
         let pull = self
             .consumer

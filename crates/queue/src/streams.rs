@@ -10,7 +10,7 @@ use async_nats::jetstream::{
 use crate::{connection::Queue, error::QueueError};
 
 /// How long a prompt's id is remembered.
-const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
+const DUPLICATE_WINDOW: Duration = Duration::from_mins(2);
 /// How long a delivery may go without an ack or a progress ack before it is delivered again.
 const ACK_WAIT: Duration = Duration::from_secs(30);
 /// Above any window of admitted renders.
@@ -19,7 +19,7 @@ const MAX_ACK_PENDING: i64 = 100_000;
 const MAX_WAITING: i64 = 8_192;
 /// Prompts are some hundred bytes; the bound keeps a dead letter within what the server takes.
 const MAX_PROMPT_BYTES: i32 = 64 * 1024;
-const DEAD_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
+const DEAD_AGE: Duration = Duration::from_hours(30 * 24);
 const DEAD_BYTES: i64 = 256 * 1024 * 1024;
 
 /// A stream of prompts.

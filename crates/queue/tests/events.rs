@@ -1,5 +1,11 @@
 //! Events through a real NATS.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a helper of a test fails the test"
+)]
+
 mod common;
 
 use common::{Fixture, LONG, connect, render};

@@ -1,5 +1,11 @@
 //! Prompts through a real JetStream.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a helper of a test fails the test"
+)]
+
 mod common;
 
 use common::{Fixture, LONG, SHORT, connect, pool, prompt};
@@ -88,7 +94,7 @@ async fn a_prompt_handed_back_comes_again() {
         .unwrap();
     let again = prompts.next(LONG).await.unwrap().unwrap();
     assert_eq!(again.delivered(), 2);
-    again.nak(Duration::from_secs(600)).await.unwrap();
+    again.nak(Duration::from_mins(10)).await.unwrap();
     assert!(prompts.next(SHORT).await.unwrap().is_none());
 }
 
@@ -256,7 +262,7 @@ async fn a_waiting_worker_outlives_the_server() {
     let waiting = tokio::spawn(async move {
         // As a worker does: an error is only a reason to ask again.
         loop {
-            match prompts.next(Duration::from_secs(60)).await {
+            match prompts.next(Duration::from_mins(1)).await {
                 Ok(delivery) => return delivery.unwrap(),
                 Err(error) => assert!(error.is_retryable(), "{error}"),
             }

@@ -1,5 +1,11 @@
 //! Requests and their answers through a real NATS.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a helper of a test fails the test"
+)]
+
 mod common;
 
 use std::{

@@ -21,7 +21,7 @@ pub struct Fixture {
 
 impl Fixture {
     pub async fn new() -> Self {
-        let context = TestContext::new().await.unwrap();
+        let context = Box::pin(TestContext::new()).await.unwrap();
         let queue = connect(&context).await;
         queue.ensure_streams().await.unwrap();
         Self { context, queue }
