@@ -24,6 +24,9 @@ use crate::{
 /// The longest that storages let a link live.
 const MAX_LIFETIME: Duration = Duration::from_hours(7 * 24);
 
+/// Objects listed and deleted by one request: few enough that each is quick.
+const PAGE: i32 = 100;
+
 /// A link that whoever holds it may use until it ends: a credential, so `Debug` hides it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PresignedUrl(String);
@@ -123,7 +126,8 @@ impl Blob {
             .client
             .list_objects_v2()
             .bucket(&self.bucket)
-            .prefix(prefix.as_str());
+            .prefix(prefix.as_str())
+            .max_keys(PAGE);
         let mut pages = list.into_paginator().send();
         let mut deleted = 0;
         while let Some(page) = pages.next().await {
