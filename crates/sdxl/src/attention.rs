@@ -244,8 +244,9 @@ impl Inputs<'_> {
 /// softmax(scale · row), in place.
 fn softmax_row(row: &mut [f32], scale: f32) {
     let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    row.iter_mut()
-        .for_each(|v| *v = exp((*v - largest) * scale));
+    for v in row.iter_mut() {
+        *v = exp((*v - largest) * scale);
+    }
     let mut lanes = [0f32; 8];
     let chunks = row.chunks_exact(8);
     let rest: f32 = chunks.remainder().iter().sum();
@@ -255,7 +256,9 @@ fn softmax_row(row: &mut [f32], scale: f32) {
         }
     }
     let inverse = 1.0 / (lanes.iter().sum::<f32>() + rest);
-    row.iter_mut().for_each(|v| *v *= inverse);
+    for v in row {
+        *v *= inverse;
+    }
 }
 
 #[cfg(test)]

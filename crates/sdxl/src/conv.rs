@@ -182,9 +182,9 @@ impl Plan {
             self.tile(x, weight, sample, rows, destination, parallelism);
         };
         if alone {
-            tiles
-                .iter()
-                .for_each(|at| tile(at, Parallelism::Rayon(threads)));
+            for at in &tiles {
+                tile(at, Parallelism::Rayon(threads));
+            }
         } else {
             tiles.par_iter().for_each(|at| tile(at, Parallelism::None));
         }

@@ -332,7 +332,9 @@ impl CpuGroupNorm {
                 *out = v * scale + shift;
             }
             if self.silu {
-                out.iter_mut().for_each(|v| *v = silu(*v));
+                for v in out {
+                    *v = silu(*v);
+                }
             }
         }
     }

@@ -36,7 +36,9 @@ impl TorchNoise {
         if whole < count {
             // torch draws the last 16 again, over what the blocks have written.
             let last = &mut values[count - BLOCK..];
-            last.iter_mut().for_each(|value| *value = self.uniform24());
+            for value in last.iter_mut() {
+                *value = self.uniform24();
+            }
             box_muller(last);
         }
         values

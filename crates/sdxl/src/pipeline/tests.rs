@@ -149,103 +149,32 @@ fn long_prompts_take_several_windows_and_end_somewhere() {
 #[test]
 fn bad_requests_are_refused_by_field_before_any_work() {
     let model = TinySdxl::write().load().unwrap();
-    let cases = [
-        (
-            "width",
-            SampleRequest {
-                width: 0,
-                ..small()
-            },
-        ),
-        (
-            "width",
-            SampleRequest {
-                width: 60,
-                ..small()
-            },
-        ),
-        (
-            "height",
-            SampleRequest {
-                height: 4096,
-                ..small()
-            },
-        ),
-        (
-            "steps",
-            SampleRequest {
-                steps: 0,
-                ..small()
-            },
-        ),
-        (
-            "steps",
-            SampleRequest {
-                steps: 10_000,
-                ..small()
-            },
-        ),
-        (
-            "steps",
-            SampleRequest {
-                steps: 51,
-                scheduler: Scheduler::Lcm,
-                ..small()
-            },
-        ),
-        (
-            "steps",
-            SampleRequest {
-                steps: 1000,
-                scheduler: Scheduler::Dpmpp2m,
-                ..small()
-            },
-        ),
-        (
-            "steps",
-            SampleRequest {
-                steps: 1000,
-                scheduler: Scheduler::Ddim,
-                ..small()
-            },
-        ),
-        (
-            "guidance",
-            SampleRequest {
-                guidance: f64::NAN,
-                ..small()
-            },
-        ),
-        (
-            "guidance",
-            SampleRequest {
-                guidance: f64::INFINITY,
-                ..small()
-            },
-        ),
-        (
-            "prompt",
-            SampleRequest {
-                prompt: "x".repeat(100_000),
-                ..small()
-            },
-        ),
-        (
-            "prompt",
-            SampleRequest {
-                prompt: "é ".repeat(700),
-                ..small()
-            },
-        ),
-        (
-            "negative_prompt",
-            SampleRequest {
-                negative_prompt: Some("y ".repeat(9_000)),
-                ..small()
-            },
-        ),
+    let cases: [(&str, fn(&mut SampleRequest)); 13] = [
+        ("width", |r| r.width = 0),
+        ("width", |r| r.width = 60),
+        ("height", |r| r.height = 4096),
+        ("steps", |r| r.steps = 0),
+        ("steps", |r| r.steps = 10_000),
+        ("steps", |r| {
+            (r.steps, r.scheduler) = (51, Scheduler::Lcm);
+        }),
+        ("steps", |r| {
+            (r.steps, r.scheduler) = (1000, Scheduler::Dpmpp2m);
+        }),
+        ("steps", |r| {
+            (r.steps, r.scheduler) = (1000, Scheduler::Ddim);
+        }),
+        ("guidance", |r| r.guidance = f64::NAN),
+        ("guidance", |r| r.guidance = f64::INFINITY),
+        ("prompt", |r| r.prompt = "x".repeat(100_000)),
+        ("prompt", |r| r.prompt = "é ".repeat(700)),
+        ("negative_prompt", |r| {
+            r.negative_prompt = Some("y ".repeat(9_000));
+        }),
     ];
-    for (expected, request) in cases {
+    for (expected, change) in cases {
+        let mut request = small();
+        change(&mut request);
         let mut called = false;
         let result = model.sample(&request, &mut |_| {
             called = true;

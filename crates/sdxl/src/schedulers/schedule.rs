@@ -102,7 +102,9 @@ impl Schedule {
 fn ddim(steps: usize, training: &Training, config: &SchedulerConfig) -> Result<Schedule, Error> {
     let spacing = config.timestep_spacing.unwrap_or(Spacing::Leading);
     let mut timesteps = spaced(spacing, steps, training.len(), config);
-    timesteps.iter_mut().for_each(|t| *t = t.round_ties_even());
+    for t in &mut timesteps {
+        *t = t.round_ties_even();
+    }
     if timesteps
         .iter()
         .any(|&t| t < 0.0 || t >= training.len() as f64)
@@ -179,7 +181,9 @@ fn dpmpp(steps: usize, training: &Training, config: &SchedulerConfig) -> Result<
             timesteps
         }
     };
-    timesteps.iter_mut().for_each(|t| *t = t.round_ties_even());
+    for t in &mut timesteps {
+        *t = t.round_ties_even();
+    }
     if timesteps.windows(2).any(|pair| pair[0] <= pair[1]) {
         let most = training.len() - 1;
         return Err(Error::bad_request(
