@@ -146,10 +146,13 @@ fn long_prompts_take_several_windows_and_end_somewhere() {
     sample(&model, &negative).unwrap();
 }
 
+/// Makes a request bad in one field.
+type Change = fn(&mut SampleRequest);
+
 #[test]
 fn bad_requests_are_refused_by_field_before_any_work() {
     let model = TinySdxl::write().load().unwrap();
-    let cases: [(&str, fn(&mut SampleRequest)); 13] = [
+    let cases: [(&str, Change); 13] = [
         ("width", |r| r.width = 0),
         ("width", |r| r.width = 60),
         ("height", |r| r.height = 4096),
