@@ -75,9 +75,12 @@ pub async fn create(
     )
     .execute(conn)
     .await
-    .map_err(|error| match breaks(&error, "renders_tenant_id_fkey") {
-        true => Error::not_found("tenant", new.tenant_id),
-        false => database(error),
+    .map_err(|error| {
+        if breaks(&error, "renders_tenant_id_fkey") {
+            Error::not_found("tenant", new.tenant_id)
+        } else {
+            database(error)
+        }
     })?;
     Ok(as_created(new, now))
 }

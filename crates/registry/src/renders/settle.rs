@@ -32,9 +32,10 @@ impl RetryPolicy {
             .base
             .checked_mul(1 << doublings)
             .map_or(self.max, |wait| wait.min(self.max));
-        let (low, _) = (render.as_u128() as u64).overflowing_mul(failures as u64 | 1);
-        let part = i32::try_from(low >> 40 & 0xff).unwrap_or(0);
-        full / 2 + full * part / 512
+        // Fibonacci hashing: the high bits of the product depend on every bit of the id.
+        let seed = render.as_u128() as u64 ^ failures as u64;
+        let part = (seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as i32;
+        full / 2 + full / 512 * part
     }
 }
 
@@ -191,7 +192,7 @@ mod tests {
 
     fn running(failures: i32, cancel_requested: bool) -> Running {
         Running {
-            id: Uuid::from_u128(1 << 90 | 77),
+            id: Uuid::from_u128(0x77),
             attempt: 1,
             failures,
             cancel_requested,
@@ -201,7 +202,7 @@ mod tests {
     fn failed(retryable: bool) -> Loss {
         let error = RenderError {
             reason: "OUT_OF_MEMORY".into(),
-            message: "".into(),
+            message: String::new(),
         };
         Loss::Failed {
             outcome: AttemptOutcome::Failed,

@@ -1,6 +1,9 @@
 //! One effect for each render, whatever its workers report.
 
-use likeness_domain::{AttemptOutcome, ErrorKind, RenderState};
+use likeness_domain::{
+    AttemptOutcome, ErrorKind, RenderState,
+    render::{RenderTimings, RenderedImage},
+};
 use likeness_registry::renders::{self, Finish, Outcome, StoredImage};
 
 use crate::world::{POLICY, World, at, failed, image, succeeded};
@@ -178,22 +181,22 @@ async fn images_that_were_not_asked_for_are_refused_and_nothing_changes() {
     let grant = world.running(at(0)).await;
     let mut conn = world.conn().await;
     let mut wrong = vec![vec![], vec![image(7), image(8)], vec![image(8)]];
-    wrong.push(vec![likeness_domain::render::RenderedImage {
+    wrong.push(vec![RenderedImage {
         width: 63,
         ..image(7)
     }]);
-    wrong.push(vec![likeness_domain::render::RenderedImage {
+    wrong.push(vec![RenderedImage {
         size_bytes: 0,
         ..image(7)
     }]);
-    wrong.push(vec![likeness_domain::render::RenderedImage {
+    wrong.push(vec![RenderedImage {
         sha256: "A".repeat(64),
         ..image(7)
     }]);
     for images in wrong {
         let outcome = Outcome::Succeeded {
             images,
-            timings: Default::default(),
+            timings: RenderTimings::default(),
         };
         let error = renders::finish(
             &mut conn,

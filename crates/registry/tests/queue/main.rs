@@ -1,5 +1,12 @@
 //! The queue's rules, on a real Postgres.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a helper of a test fails the test"
+)]
+
 mod admission;
 mod cancelling;
 mod claims;

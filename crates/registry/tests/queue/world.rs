@@ -69,7 +69,7 @@ pub struct World {
 
 impl World {
     pub async fn new() -> Self {
-        let context = TestContext::new().await.unwrap();
+        let context = Box::pin(TestContext::new()).await.unwrap();
         let enrolled = Enrolled {
             tenant: TenantId(Uuid::now_v7()),
             identity: IdentityId(Uuid::now_v7()),
