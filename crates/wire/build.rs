@@ -9,13 +9,19 @@ const PROTOS: [&str; 4] = [
     "likeness/v1/slider.proto",
 ];
 
-#[allow(clippy::disallowed_methods, reason = "a build script is told where to write by its environment")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a build script is told where to write by its environment"
+)]
 fn main() -> Result<(), Box<dyn Error>> {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../proto");
     println!("cargo::rerun-if-changed={}", root.display());
     let descriptors = protox::compile(PROTOS, [root])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
-    fs::write(out.join("likeness.bin"), prost::Message::encode_to_vec(&descriptors))?;
+    fs::write(
+        out.join("likeness.bin"),
+        prost::Message::encode_to_vec(&descriptors),
+    )?;
     let mut config = tonic_prost_build::Config::new();
     config.enable_type_names();
     tonic_prost_build::configure()

@@ -13,19 +13,45 @@ async fn two_tenants_cannot_see_each_other() -> Result<()> {
     let mut theirs = stage.tenant("their app").await?;
     let identity = ours.astronaut().await?;
     let render = ours.picture(small(&identity)).await?.render;
-    let photos = v1::ListPhotosRequest { parent: identity.name.clone(), ..Default::default() };
-    let photo = ours.identities.list_photos(photos.clone()).await?.into_inner().photos.remove(0);
+    let photos = v1::ListPhotosRequest {
+        parent: identity.name.clone(),
+        ..Default::default()
+    };
+    let photo = ours
+        .identities
+        .list_photos(photos.clone())
+        .await?
+        .into_inner()
+        .photos
+        .remove(0);
 
     for status in their_attempts(&mut theirs, &identity, &photo, &render).await {
         assert_eq!(status.code(), Code::NotFound, "{status:?}");
     }
-    let listed = theirs.identities.list_identities(v1::ListIdentitiesRequest::default()).await?;
+    let listed = theirs
+        .identities
+        .list_identities(v1::ListIdentitiesRequest::default())
+        .await?;
     assert!(listed.into_inner().identities.is_empty());
-    let listed = theirs.renders.list_renders(v1::ListRendersRequest::default()).await?;
+    let listed = theirs
+        .renders
+        .list_renders(v1::ListRendersRequest::default())
+        .await?;
     assert!(listed.into_inner().renders.is_empty());
     // Ours are untouched.
-    assert_eq!(ours.get(&render.name).await?.state(), v1::RenderState::Succeeded);
-    assert_eq!(ours.identities.list_photos(photos).await?.into_inner().photos.len(), 1);
+    assert_eq!(
+        ours.get(&render.name).await?.state(),
+        v1::RenderState::Succeeded
+    );
+    assert_eq!(
+        ours.identities
+            .list_photos(photos)
+            .await?
+            .into_inner()
+            .photos
+            .len(),
+        1
+    );
     Ok(())
 }
 
@@ -39,7 +65,10 @@ async fn their_attempts(
     let name = identity.name.clone();
     let parent = name.clone();
     let identities = &mut theirs.identities;
-    let update = v1::UpdateIdentityRequest { identity: Some(identity.clone()), update_mask: None };
+    let update = v1::UpdateIdentityRequest {
+        identity: Some(identity.clone()),
+        update_mask: None,
+    };
     let add = v1::AddPhotosRequest {
         parent: name.clone(),
         photos: vec![vec![1].into()],
@@ -50,30 +79,58 @@ async fn their_attempts(
         ..Default::default()
     };
     let mut statuses = vec![
-        identities.get_identity(v1::GetIdentityRequest { name: name.clone() }).await.err(),
+        identities
+            .get_identity(v1::GetIdentityRequest { name: name.clone() })
+            .await
+            .err(),
         identities.update_identity(update).await.err(),
         identities
-            .delete_identity(v1::DeleteIdentityRequest { name: name.clone(), ..Default::default() })
+            .delete_identity(v1::DeleteIdentityRequest {
+                name: name.clone(),
+                ..Default::default()
+            })
             .await
             .err(),
         identities.add_photos(add).await.err(),
         identities
-            .list_photos(v1::ListPhotosRequest { parent, ..Default::default() })
+            .list_photos(v1::ListPhotosRequest {
+                parent,
+                ..Default::default()
+            })
             .await
             .err(),
-        identities.get_photo(v1::GetPhotoRequest { name: photo.name.clone() }).await.err(),
-        identities.delete_photo(v1::DeletePhotoRequest { name: photo.name.clone() }).await.err(),
-        identities.watch_identity(v1::WatchIdentityRequest { name }).await.err(),
+        identities
+            .get_photo(v1::GetPhotoRequest {
+                name: photo.name.clone(),
+            })
+            .await
+            .err(),
+        identities
+            .delete_photo(v1::DeletePhotoRequest {
+                name: photo.name.clone(),
+            })
+            .await
+            .err(),
+        identities
+            .watch_identity(v1::WatchIdentityRequest { name })
+            .await
+            .err(),
         identities.list_identities(parents).await.err(),
     ];
-    let watch = v1::WatchRenderRequest { name: render.name.clone(), ..Default::default() };
+    let watch = v1::WatchRenderRequest {
+        name: render.name.clone(),
+        ..Default::default()
+    };
     statuses.extend([
         theirs.get(&render.name).await.err(),
         theirs.cancel(&render.name).await.err(),
         theirs.create(small(identity)).await.err(),
         theirs.renders.watch_render(watch).await.err(),
     ]);
-    statuses.into_iter().map(|status| status.expect("every attempt must fail")).collect()
+    statuses
+        .into_iter()
+        .map(|status| status.expect("every attempt must fail"))
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -88,12 +145,18 @@ async fn only_a_valid_key_opens_the_door() -> Result<()> {
         let mut thief = App::new(&stage.endpoint, app.tenant.clone(), key.to_owned()).await?;
         let request = v1::ListRendersRequest::default();
         let status = thief.renders.list_renders(request).await.unwrap_err();
-        assert_eq!((status.code(), reason(&status).as_str()), (Code::Unauthenticated, "INVALID_KEY"));
+        assert_eq!(
+            (status.code(), reason(&status).as_str()),
+            (Code::Unauthenticated, "INVALID_KEY")
+        );
     }
     // A tenant's key administers nothing.
     let channel = keyed(&stage.endpoint, &app.key).await?;
     let mut admin = v1::admin_service_client::AdminServiceClient::new(channel);
-    let status = admin.list_tenants(v1::ListTenantsRequest::default()).await.unwrap_err();
+    let status = admin
+        .list_tenants(v1::ListTenantsRequest::default())
+        .await
+        .unwrap_err();
     assert_eq!(status.code(), Code::PermissionDenied);
     Ok(())
 }
@@ -111,16 +174,31 @@ async fn a_revoked_key_and_a_suspended_tenant_are_out_at_once() -> Result<()> {
         state: v1::TenantState::Suspended.into(),
         ..Default::default()
     };
-    let mask = prost_types::FieldMask { paths: vec!["state".to_owned()] };
-    let suspend = v1::UpdateTenantRequest { tenant: Some(tenant), update_mask: Some(mask) };
+    let mask = prost_types::FieldMask {
+        paths: vec!["state".to_owned()],
+    };
+    let suspend = v1::UpdateTenantRequest {
+        tenant: Some(tenant),
+        update_mask: Some(mask),
+    };
     admin.update_tenant(suspend).await?;
     let status = app.renders.list_renders(list.clone()).await.unwrap_err();
     assert_eq!(reason(&status), "TENANT_SUSPENDED");
 
     let mut other = stage.tenant("other app").await?;
-    let keys = v1::ListApiKeysRequest { parent: other.tenant.clone(), ..Default::default() };
-    let key = admin.list_api_keys(keys).await?.into_inner().api_keys.remove(0);
-    admin.revoke_api_key(v1::RevokeApiKeyRequest { name: key.name }).await?;
+    let keys = v1::ListApiKeysRequest {
+        parent: other.tenant.clone(),
+        ..Default::default()
+    };
+    let key = admin
+        .list_api_keys(keys)
+        .await?
+        .into_inner()
+        .api_keys
+        .remove(0);
+    admin
+        .revoke_api_key(v1::RevokeApiKeyRequest { name: key.name })
+        .await?;
     let status = other.renders.list_renders(list).await.unwrap_err();
     assert_eq!(status.code(), Code::Unauthenticated);
     Ok(())

@@ -18,7 +18,10 @@ async fn a_queued_render_is_cancelled_at_once() -> Result<()> {
     let cancelled = app.cancel(&render.name).await?;
     assert_eq!(cancelled.state(), v1::RenderState::Cancelled);
     // Again changes nothing.
-    assert_eq!(app.cancel(&render.name).await?.state(), v1::RenderState::Cancelled);
+    assert_eq!(
+        app.cancel(&render.name).await?.state(),
+        v1::RenderState::Cancelled
+    );
     Ok(())
 }
 
@@ -28,9 +31,15 @@ async fn a_running_render_stops_within_a_step() -> Result<()> {
     let mut app = stage.tenant("photo app").await?;
     let identity = app.astronaut().await?;
     let render = app.create(long(&identity)).await?;
-    let request = v1::WatchRenderRequest { name: render.name.clone(), without_previews: true };
+    let request = v1::WatchRenderRequest {
+        name: render.name.clone(),
+        without_previews: true,
+    };
     let mut events = app.renders.watch_render(request).await?.into_inner();
-    while !matches!(events.next().await.unwrap()?.event, Some(Event::Progress(_))) {}
+    while !matches!(
+        events.next().await.unwrap()?.event,
+        Some(Event::Progress(_))
+    ) {}
     let asked = app.cancel(&render.name).await?;
     assert!(asked.cancel_time.is_some());
     let mut steps_after = 0;
@@ -77,25 +86,54 @@ async fn the_same_request_makes_one_render() -> Result<()> {
         async move { renders.create_render(request).await }
     }))
     .await?;
-    let names: Vec<String> =
-        created.into_iter().map(|answer| answer.into_inner().render.unwrap().name).collect();
+    let names: Vec<String> = created
+        .into_iter()
+        .map(|answer| answer.into_inner().render.unwrap().name)
+        .collect();
     assert_eq!(names[0], names[1]);
 
     // It returns the render as it stands now.
     app.watch(&names[0]).await?;
-    let again = app.renders.create_render(request.clone()).await?.into_inner().render.unwrap();
-    assert_eq!((again.name.as_str(), again.state()), (names[0].as_str(), v1::RenderState::Succeeded));
+    let again = app
+        .renders
+        .create_render(request.clone())
+        .await?
+        .into_inner()
+        .render
+        .unwrap();
+    assert_eq!(
+        (again.name.as_str(), again.state()),
+        (names[0].as_str(), v1::RenderState::Succeeded)
+    );
 
-    let changed = v1::Render { prompt: "something else".to_owned(), ..small(&identity) };
-    let reused = v1::CreateRenderRequest { render: Some(changed), ..request.clone() };
+    let changed = v1::Render {
+        prompt: "something else".to_owned(),
+        ..small(&identity)
+    };
+    let reused = v1::CreateRenderRequest {
+        render: Some(changed),
+        ..request.clone()
+    };
     let refused = app.renders.create_render(reused).await.unwrap_err();
     assert_eq!(refused.code(), Code::AlreadyExists);
     assert_eq!(reason(&refused), "REQUEST_ID_REUSED");
 
     // Another tenant's id is another id.
-    let nobody = v1::Render { identities: Vec::new(), ..small(&identity) };
-    let theirs = v1::CreateRenderRequest { render: Some(nobody), ..request };
-    let theirs = other.renders.create_render(theirs).await?.into_inner().render.unwrap();
+    let nobody = v1::Render {
+        identities: Vec::new(),
+        ..small(&identity)
+    };
+    let theirs = v1::CreateRenderRequest {
+        render: Some(nobody),
+        ..request
+    };
+    let theirs = other
+        .renders
+        .create_render(theirs)
+        .await?
+        .into_inner()
+        .render
+        .unwrap();
     assert_ne!(theirs.name, names[0]);
     Ok(())
 }

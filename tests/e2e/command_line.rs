@@ -20,7 +20,11 @@ fn run(stage: &Stage, key: &str, args: &[&str]) -> Result<Output> {
 fn json(stage: &Stage, key: &str, args: &[&str]) -> Result<Value> {
     let args = [args, &["--output", "json"]].concat();
     let output = run(stage, key, &args)?;
-    anyhow::ensure!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    anyhow::ensure!(
+        output.status.success(),
+        "{args:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
@@ -43,8 +47,19 @@ async fn the_main_job_by_hand() -> Result<()> {
         let ready = json(&stage, &key, &["identities", "wait", &identity])?;
         assert_eq!(ready["state"], "IDENTITY_STATE_READY");
         let create = [
-            "renders", "create", "--prompt", "a portrait", "--identity", &identity, "--steps", "4",
-            "--width", "64", "--height", "64", "--wait",
+            "renders",
+            "create",
+            "--prompt",
+            "a portrait",
+            "--identity",
+            &identity,
+            "--steps",
+            "4",
+            "--width",
+            "64",
+            "--height",
+            "64",
+            "--wait",
         ];
         let render = json(&stage, &key, &create)?;
         assert_eq!(render["state"], "RENDER_STATE_SUCCEEDED");
@@ -65,11 +80,26 @@ async fn failures_are_one_line_with_an_exit_code() -> Result<()> {
     let app = stage.tenant("photo app").await?;
     tokio::task::block_in_place(|| {
         let cases: [(&str, &[&str], i32, &str); 5] = [
-            (&app.key, &["renders", "get", "nonsense"], 1, "expected a name like"),
+            (
+                &app.key,
+                &["renders", "get", "nonsense"],
+                1,
+                "expected a name like",
+            ),
             ("lk_wrong", &["renders", "list"], 1, "LIKENESS_API_KEY"),
-            (&app.key, &["photos", "add", "tenants/x/identities/y", "no-such-file"], 1, "cannot read"),
+            (
+                &app.key,
+                &["photos", "add", "tenants/x/identities/y", "no-such-file"],
+                1,
+                "cannot read",
+            ),
             (&app.key, &["renders", "create"], 2, "--prompt"),
-            (&app.key, &["bundle", "inspect", "/nonexistent"], 1, "error: "),
+            (
+                &app.key,
+                &["bundle", "inspect", "/nonexistent"],
+                1,
+                "error: ",
+            ),
         ];
         for (key, args, code, says) in cases {
             let output = run(&stage, key, args)?;

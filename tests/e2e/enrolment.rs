@@ -18,17 +18,30 @@ async fn a_refused_photo_refuses_only_itself() -> Result<()> {
     let refused = [
         (Reason::NotAnImage, b"no picture at all".to_vec()),
         (Reason::NotAnImage, astronaut()[..20_000].to_vec()),
-        (Reason::UnsupportedFormat, b"GIF89a\x10\0\x10\0\0\0\0".to_vec()),
+        (
+            Reason::UnsupportedFormat,
+            b"GIF89a\x10\0\x10\0\0\0\0".to_vec(),
+        ),
         (Reason::UnsupportedFormat, heic()),
         (Reason::TooLarge, bomb()),
         (Reason::TooLarge, vec![0xff; (20 << 20) + 1]),
-        (Reason::NoFace, png(&RgbImage::from_pixel(300, 300, image::Rgb([90, 120, 150])))),
+        (
+            Reason::NoFace,
+            png(&RgbImage::from_pixel(300, 300, image::Rgb([90, 120, 150]))),
+        ),
         (Reason::SeveralFaces, png(&twice(&portrait()))),
-        (Reason::FaceTooSmall, png(&imageops::thumbnail(&portrait(), 160, 160))),
+        (
+            Reason::FaceTooSmall,
+            png(&imageops::thumbnail(&portrait(), 160, 160)),
+        ),
         (Reason::TooBlurry, png(&imageops::blur(&portrait(), 2.5))),
         (Reason::TooDark, png(&darker(&portrait()))),
     ];
-    let photos = refused.iter().map(|(_, photo)| photo.clone()).chain([astronaut()]).collect();
+    let photos = refused
+        .iter()
+        .map(|(_, photo)| photo.clone())
+        .chain([astronaut()])
+        .collect();
     let photos = app.enrol(&identity.name, photos).await?;
     for ((expected, _), photo) in refused.iter().zip(&photos) {
         let rejection = photo.rejection.clone().unwrap_or_default();
@@ -39,7 +52,10 @@ async fn a_refused_photo_refuses_only_itself() -> Result<()> {
     let accepted = photos.last().unwrap();
     assert_eq!(accepted.state(), v1::PhotoState::Accepted);
     let quality = accepted.quality.as_ref().unwrap();
-    assert_eq!((quality.width, quality.height, quality.faces_found), (512, 512, 1));
+    assert_eq!(
+        (quality.width, quality.height, quality.faces_found),
+        (512, 512, 1)
+    );
     assert_eq!(quality.landmarks(), v1::LandmarkSource::Template);
     app.picture(small(&identity)).await?;
     Ok(())
@@ -51,9 +67,15 @@ async fn of_several_faces_the_largest_can_be_asked_for() -> Result<()> {
     let mut app = stage.tenant("photo app").await?;
     let identity = app.identity().await?;
     let photos = vec![png(&twice(&portrait()))];
-    let photos =
-        app.enrol_choosing(&identity.name, photos, v1::FaceChoice::Largest).await?;
-    assert_eq!(photos[0].state(), v1::PhotoState::Accepted, "{:?}", photos[0].rejection);
+    let photos = app
+        .enrol_choosing(&identity.name, photos, v1::FaceChoice::Largest)
+        .await?;
+    assert_eq!(
+        photos[0].state(),
+        v1::PhotoState::Accepted,
+        "{:?}",
+        photos[0].rejection
+    );
     assert!(photos[0].quality.as_ref().unwrap().faces_found >= 2);
     Ok(())
 }
@@ -71,16 +93,24 @@ async fn a_photo_may_come_in_chunks() -> Result<()> {
     let bytes = astronaut();
     let mut names = Vec::new();
     for _ in 0..2 {
-        let chunks = bytes.chunks(100_000).map(|chunk| Part::Chunk(chunk.to_vec().into()));
+        let chunks = bytes
+            .chunks(100_000)
+            .map(|chunk| Part::Chunk(chunk.to_vec().into()));
         let parts: Vec<v1::UploadPhotoRequest> = std::iter::once(Part::Header(header.clone()))
             .chain(chunks)
             .map(|part| v1::UploadPhotoRequest { part: Some(part) })
             .collect();
-        let answer = app.identities.upload_photo(stream::iter(parts)).await?.into_inner();
+        let answer = app
+            .identities
+            .upload_photo(stream::iter(parts))
+            .await?
+            .into_inner();
         names.push(answer.photo.unwrap().name);
     }
     assert_eq!(names[0], names[1], "the same upload, the same photo");
-    let wrong = stream::iter([v1::UploadPhotoRequest { part: Some(Part::Chunk(bytes.into())) }]);
+    let wrong = stream::iter([v1::UploadPhotoRequest {
+        part: Some(Part::Chunk(bytes.into())),
+    }]);
     let refused = app.identities.upload_photo(wrong).await.unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument);
     Ok(())
@@ -91,15 +121,33 @@ async fn an_identity_follows_its_photos() -> Result<()> {
     let stage = Stage::start().await?;
     let mut app = stage.tenant("photo app").await?;
     let identity = app.identity().await?;
-    let photos = app.enrol(&identity.name, vec![astronaut(), b"nothing".to_vec()]).await?;
-    let get = v1::GetIdentityRequest { name: identity.name.clone() };
-    let now = app.identities.get_identity(get.clone()).await?.into_inner().identity.unwrap();
+    let photos = app
+        .enrol(&identity.name, vec![astronaut(), b"nothing".to_vec()])
+        .await?;
+    let get = v1::GetIdentityRequest {
+        name: identity.name.clone(),
+    };
+    let now = app
+        .identities
+        .get_identity(get.clone())
+        .await?
+        .into_inner()
+        .identity
+        .unwrap();
     let counts = now.photo_counts.unwrap();
     assert_eq!((counts.accepted, counts.rejected), (1, 1));
 
-    let delete = v1::DeletePhotoRequest { name: photos[0].name.clone() };
+    let delete = v1::DeletePhotoRequest {
+        name: photos[0].name.clone(),
+    };
     app.identities.delete_photo(delete).await?;
-    let now = app.identities.get_identity(get).await?.into_inner().identity.unwrap();
+    let now = app
+        .identities
+        .get_identity(get)
+        .await?
+        .into_inner()
+        .identity
+        .unwrap();
     assert_eq!(now.state(), v1::IdentityState::Empty);
     let refused = app.create(small(&identity)).await.unwrap_err();
     assert_eq!(reason(&refused), "IDENTITY_NOT_READY");
@@ -111,9 +159,18 @@ async fn nobody_is_rendered_without_consent() -> Result<()> {
     let stage = Stage::start().await?;
     let mut app = stage.tenant("photo app").await?;
     let request = v1::CreateIdentityRequest::default();
-    let silent = app.identities.create_identity(request).await?.into_inner().identity.unwrap();
+    let silent = app
+        .identities
+        .create_identity(request)
+        .await?
+        .into_inner()
+        .identity
+        .unwrap();
     app.enrol(&silent.name, vec![astronaut()]).await?;
-    assert_eq!(reason(&app.create(small(&silent)).await.unwrap_err()), "CONSENT_MISSING");
+    assert_eq!(
+        reason(&app.create(small(&silent)).await.unwrap_err()),
+        "CONSENT_MISSING"
+    );
 
     // Withdrawn while a render waits: the claim finds out.
     let identity = app.astronaut().await?;
@@ -121,8 +178,13 @@ async fn nobody_is_rendered_without_consent() -> Result<()> {
     stage.workers(0).await?;
     let render = app.create(small(&identity)).await?;
     revoke(&mut app, &identity).await?;
-    assert_eq!(reason(&app.create(small(&identity)).await.unwrap_err()), "CONSENT_REVOKED");
-    likeness_render::Render::from_args(stage.settings.render()).await?.spawn(&stage.lifecycle);
+    assert_eq!(
+        reason(&app.create(small(&identity)).await.unwrap_err()),
+        "CONSENT_REVOKED"
+    );
+    likeness_render::Render::from_args(stage.settings.render())
+        .await?
+        .spawn(&stage.lifecycle);
     let last = app.watch(&render.name).await?.last.unwrap();
     assert_eq!(last.state(), v1::RenderState::Failed);
     assert_eq!(last.error.unwrap().reason, "CONSENT_REVOKED");
@@ -137,17 +199,29 @@ async fn a_deleted_identity_leaves_nothing_behind() -> Result<()> {
     stage.worker.stop();
     stage.workers(0).await?;
     let render = app.create(small(&identity)).await?;
-    let delete = v1::DeleteIdentityRequest { name: identity.name.clone(), ..Default::default() };
+    let delete = v1::DeleteIdentityRequest {
+        name: identity.name.clone(),
+        ..Default::default()
+    };
     app.identities.delete_identity(delete).await?;
 
     let last = app.get(&render.name).await?;
     assert_eq!(last.state(), v1::RenderState::Failed);
     assert_eq!(last.error.unwrap().reason, "IDENTITY_DELETED");
-    let get = v1::GetIdentityRequest { name: identity.name.clone() };
-    assert_eq!(app.identities.get_identity(get).await.unwrap_err().code(), Code::NotFound);
+    let get = v1::GetIdentityRequest {
+        name: identity.name.clone(),
+    };
+    assert_eq!(
+        app.identities.get_identity(get).await.unwrap_err().code(),
+        Code::NotFound
+    );
     let client = stage.context.s3().client();
     crate::stage::eventually(async || {
-        let objects = client.list_objects_v2().bucket(stage.context.bucket()).send().await?;
+        let objects = client
+            .list_objects_v2()
+            .bucket(stage.context.bucket())
+            .send()
+            .await?;
         Ok(objects.contents().is_empty().then_some(()))
     })
     .await
@@ -155,11 +229,21 @@ async fn a_deleted_identity_leaves_nothing_behind() -> Result<()> {
 
 async fn revoke(app: &mut App, identity: &v1::Identity) -> Result<()> {
     let mut consent = identity.consent.clone().unwrap();
-    consent.revoke_time = Some(likeness_wire::time::to_proto(chrono::Utc::now()));
-    let changed = v1::Identity { consent: Some(consent), ..identity.clone() };
-    let mask = prost_types::FieldMask { paths: vec!["consent".to_owned()] };
+    consent.revoke_time = Some(likeness_wire::time::to_proto(likeness_domain::Clock::now(
+        &likeness_domain::SystemClock,
+    )));
+    let changed = v1::Identity {
+        consent: Some(consent),
+        ..identity.clone()
+    };
+    let mask = prost_types::FieldMask {
+        paths: vec!["consent".to_owned()],
+    };
     // The photo counts' etag: only the identity's own fields count.
-    let request = v1::UpdateIdentityRequest { identity: Some(changed), update_mask: Some(mask) };
+    let request = v1::UpdateIdentityRequest {
+        identity: Some(changed),
+        update_mask: Some(mask),
+    };
     app.identities.update_identity(request).await?;
     Ok(())
 }
@@ -177,13 +261,16 @@ fn twice(photo: &RgbImage) -> RgbImage {
 
 fn darker(photo: &RgbImage) -> RgbImage {
     let mut dark = photo.clone();
-    dark.pixels_mut().for_each(|pixel| pixel.0 = pixel.0.map(|level| level / 8));
+    dark.pixels_mut()
+        .for_each(|pixel| pixel.0 = pixel.0.map(|level| level / 8));
     dark
 }
 
 fn png(picture: &RgbImage) -> Vec<u8> {
     let mut bytes = Cursor::new(Vec::new());
-    DynamicImage::from(picture.clone()).write_to(&mut bytes, ImageFormat::Png).unwrap();
+    DynamicImage::from(picture.clone())
+        .write_to(&mut bytes, ImageFormat::Png)
+        .unwrap();
     bytes.into_inner()
 }
 
@@ -206,7 +293,11 @@ fn bomb() -> Vec<u8> {
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
-            if crc & 1 == 1 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 }
+            if crc & 1 == 1 {
+                (crc >> 1) ^ 0xedb8_8320
+            } else {
+                crc >> 1
+            }
         })
     })
 }

@@ -1,5 +1,11 @@
 //! The main job through every real part: real Postgres, NATS and S3, every service, the gRPC contract.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on fails"
+)]
+
 mod access;
 mod cancel;
 mod command_line;

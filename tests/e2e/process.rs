@@ -15,7 +15,12 @@ pub struct Process(Child);
 
 impl Process {
     /// Starts a service with every setting in its environment.
-    pub fn start(service: &str, settings: &Settings, listen: SocketAddr) -> Result<Self> {
+    pub fn start(
+        service: &str,
+        settings: &Settings,
+        listen: SocketAddr,
+        lease_seconds: u32,
+    ) -> Result<Self> {
         let blob = &settings.blob;
         let child = Command::new(likeness_binary())
             .arg(service)
@@ -23,15 +28,21 @@ impl Process {
             .env("LIKENESS_API_LISTEN", listen.to_string())
             .env("LIKENESS_DATABASE_URL", &settings.database_url)
             .env("LIKENESS_NATS_URL", &settings.queue.nats_url)
-            .env("LIKENESS_NATS_NAMESPACE", settings.queue.nats_namespace.as_str())
-            .env("LIKENESS_S3_ENDPOINT", blob.s3_endpoint.as_deref().unwrap_or_default())
+            .env(
+                "LIKENESS_NATS_NAMESPACE",
+                settings.queue.nats_namespace.as_str(),
+            )
+            .env(
+                "LIKENESS_S3_ENDPOINT",
+                blob.s3_endpoint.as_deref().unwrap_or_default(),
+            )
             .env("LIKENESS_S3_BUCKET", &blob.s3_bucket)
             .env("LIKENESS_S3_ACCESS_KEY", &blob.s3_access_key)
             .env("LIKENESS_S3_SECRET_KEY", &blob.s3_secret_key)
             .env("LIKENESS_OPERATOR_KEY", OPERATOR_KEY)
             .env("LIKENESS_SEALING_KEYS", SEALING_KEYS)
             .env("LIKENESS_BUNDLE", pocket())
-            .env("LIKENESS_LEASE_SECONDS", "2")
+            .env("LIKENESS_LEASE_SECONDS", lease_seconds.to_string())
             .stdin(Stdio::null())
             .spawn()?;
         Ok(Self(child))

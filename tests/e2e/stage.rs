@@ -26,7 +26,7 @@ use tonic::{
 pub const OPERATOR_KEY: &str = "operator-key-of-the-tests";
 pub const SEALING_KEYS: &str = "test:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 /// More than anything here takes; a test that waits longer hangs.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Adds a key to each call.
 #[derive(Clone)]
@@ -34,7 +34,9 @@ pub struct Bearer(MetadataValue<Ascii>);
 
 impl Interceptor for Bearer {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        request.metadata_mut().insert("authorization", self.0.clone());
+        request
+            .metadata_mut()
+            .insert("authorization", self.0.clone());
         Ok(request)
     }
 }
@@ -46,9 +48,7 @@ pub fn pocket() -> PathBuf {
     static POCKET: OnceLock<PathBuf> = OnceLock::new();
     POCKET
         .get_or_init(|| {
-            let program = std::env::current_exe().unwrap();
-            let target = program.ancestors().find(|dir| dir.ends_with("target")).unwrap();
-            let dir = target.join("test-pocket").join(std::process::id().to_string());
+            let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("pocket");
             likeness_bundle::pocket::make(&dir, 0).unwrap();
             dir
         })
@@ -118,7 +118,10 @@ impl Settings {
     }
 
     pub fn render(&self) -> RenderArgs {
-        RenderArgs { bundle: pocket(), queue: self.queue.clone() }
+        RenderArgs {
+            bundle: pocket(),
+            queue: self.queue.clone(),
+        }
     }
 }
 
@@ -140,13 +143,23 @@ impl Stage {
         let settings = Settings::of(&context);
         let lifecycle = Lifecycle::new();
         let worker = lifecycle.child();
-        Dispatch::from_args(settings.dispatch()).await?.spawn(&lifecycle);
+        Dispatch::from_args(settings.dispatch())
+            .await?
+            .spawn(&lifecycle);
         Render::from_args(settings.render()).await?.spawn(&worker);
-        Enroll::from_args(settings.enroll()).await?.spawn(&lifecycle);
+        Enroll::from_args(settings.enroll())
+            .await?
+            .spawn(&lifecycle);
         let server = Server::from_args(settings.api()).await?;
         let endpoint = format!("http://{}", server.address());
         server.spawn(&lifecycle);
-        let stage = Self { settings, endpoint, lifecycle, worker, context };
+        let stage = Self {
+            settings,
+            endpoint,
+            lifecycle,
+            worker,
+            context,
+        };
         stage.workers(1).await?;
         Ok(stage)
     }
@@ -157,16 +170,18 @@ impl Stage {
         eventually(async || {
             let request = v1::ListWorkersRequest::default();
             let workers = admin.list_workers(request).await?.into_inner().workers;
-            let renders = workers.iter().filter(|worker| {
-                worker.kind() == v1::WorkerKind::Render && !worker.draining
-            });
+            let renders = workers
+                .iter()
+                .filter(|worker| worker.kind() == v1::WorkerKind::Render && !worker.draining);
             Ok((renders.count() == count).then_some(()))
         })
         .await
     }
 
     pub async fn admin(&self) -> Result<AdminServiceClient<Keyed>> {
-        Ok(AdminServiceClient::new(keyed(&self.endpoint, OPERATOR_KEY).await?))
+        Ok(AdminServiceClient::new(
+            keyed(&self.endpoint, OPERATOR_KEY).await?,
+        ))
     }
 
     /// A new tenant with a key.
@@ -178,10 +193,24 @@ impl Stage {
 /// A new tenant with a key, at any endpoint.
 pub async fn tenant(endpoint: &str, display_name: &str) -> Result<App> {
     let mut admin = AdminServiceClient::new(keyed(endpoint, OPERATOR_KEY).await?);
-    let tenant = v1::Tenant { display_name: display_name.to_owned(), ..Default::default() };
-    let request = v1::CreateTenantRequest { tenant: Some(tenant), ..Default::default() };
-    let tenant = admin.create_tenant(request).await?.into_inner().tenant.unwrap();
-    let request = v1::CreateApiKeyRequest { parent: tenant.name.clone(), api_key: None };
+    let tenant = v1::Tenant {
+        display_name: display_name.to_owned(),
+        ..Default::default()
+    };
+    let request = v1::CreateTenantRequest {
+        tenant: Some(tenant),
+        ..Default::default()
+    };
+    let tenant = admin
+        .create_tenant(request)
+        .await?
+        .into_inner()
+        .tenant
+        .unwrap();
+    let request = v1::CreateApiKeyRequest {
+        parent: tenant.name.clone(),
+        api_key: None,
+    };
     let key = admin.create_api_key(request).await?.into_inner().secret;
     App::new(endpoint, tenant.name, key).await
 }
@@ -212,23 +241,43 @@ pub struct App {
 impl App {
     pub async fn new(endpoint: &str, tenant: String, key: String) -> Result<Self> {
         let channel = keyed(endpoint, &key).await?;
-        let identities = IdentityServiceClient::new(channel.clone())
-            .max_encoding_message_size(64 << 20);
-        Ok(Self { tenant, key, identities, renders: RenderServiceClient::new(channel) })
+        let identities =
+            IdentityServiceClient::new(channel.clone()).max_encoding_message_size(64 << 20);
+        Ok(Self {
+            tenant,
+            key,
+            identities,
+            renders: RenderServiceClient::new(channel),
+        })
     }
 
     /// A new identity with consent and without photos.
     pub async fn identity(&mut self) -> Result<v1::Identity> {
-        let consent = v1::Consent { reference: "form 7".to_owned(), ..Default::default() };
-        let identity = v1::Identity { consent: Some(consent), ..Default::default() };
-        let request =
-            v1::CreateIdentityRequest { identity: Some(identity), ..Default::default() };
-        Ok(self.identities.create_identity(request).await?.into_inner().identity.unwrap())
+        let consent = v1::Consent {
+            reference: "form 7".to_owned(),
+            ..Default::default()
+        };
+        let identity = v1::Identity {
+            consent: Some(consent),
+            ..Default::default()
+        };
+        let request = v1::CreateIdentityRequest {
+            identity: Some(identity),
+            ..Default::default()
+        };
+        Ok(self
+            .identities
+            .create_identity(request)
+            .await?
+            .into_inner()
+            .identity
+            .unwrap())
     }
 
     /// Adds photos and waits until each has reached a last state.
     pub async fn enrol(&mut self, identity: &str, photos: Vec<Vec<u8>>) -> Result<Vec<v1::Photo>> {
-        self.enrol_choosing(identity, photos, v1::FaceChoice::Only).await
+        self.enrol_choosing(identity, photos, v1::FaceChoice::Only)
+            .await
     }
 
     pub async fn enrol_choosing(
@@ -243,7 +292,12 @@ impl App {
             face: face.into(),
             request_id: String::new(),
         };
-        let added = self.identities.add_photos(request).await?.into_inner().photos;
+        let added = self
+            .identities
+            .add_photos(request)
+            .await?
+            .into_inner()
+            .photos;
         let mut settled = Vec::new();
         for photo in added {
             settled.push(self.settled(&photo.name).await?);
@@ -253,8 +307,16 @@ impl App {
 
     async fn settled(&mut self, name: &str) -> Result<v1::Photo> {
         eventually(async || {
-            let request = v1::GetPhotoRequest { name: name.to_owned() };
-            let photo = self.identities.get_photo(request).await?.into_inner().photo.unwrap();
+            let request = v1::GetPhotoRequest {
+                name: name.to_owned(),
+            };
+            let photo = self
+                .identities
+                .get_photo(request)
+                .await?
+                .into_inner()
+                .photo
+                .unwrap();
             let waiting = [v1::PhotoState::Pending, v1::PhotoState::Running];
             Ok((!waiting.contains(&photo.state())).then_some(photo))
         })
@@ -270,18 +332,43 @@ impl App {
     }
 
     pub async fn create(&mut self, render: v1::Render) -> Result<v1::Render, Status> {
-        let request = v1::CreateRenderRequest { render: Some(render), ..Default::default() };
-        Ok(self.renders.create_render(request).await?.into_inner().render.unwrap())
+        let request = v1::CreateRenderRequest {
+            render: Some(render),
+            ..Default::default()
+        };
+        Ok(self
+            .renders
+            .create_render(request)
+            .await?
+            .into_inner()
+            .render
+            .unwrap())
     }
 
     pub async fn get(&mut self, name: &str) -> Result<v1::Render, Status> {
-        let request = v1::GetRenderRequest { name: name.to_owned() };
-        Ok(self.renders.get_render(request).await?.into_inner().render.unwrap())
+        let request = v1::GetRenderRequest {
+            name: name.to_owned(),
+        };
+        Ok(self
+            .renders
+            .get_render(request)
+            .await?
+            .into_inner()
+            .render
+            .unwrap())
     }
 
     pub async fn cancel(&mut self, name: &str) -> Result<v1::Render, Status> {
-        let request = v1::CancelRenderRequest { name: name.to_owned() };
-        Ok(self.renders.cancel_render(request).await?.into_inner().render.unwrap())
+        let request = v1::CancelRenderRequest {
+            name: name.to_owned(),
+        };
+        Ok(self
+            .renders
+            .cancel_render(request)
+            .await?
+            .into_inner()
+            .render
+            .unwrap())
     }
 
     /// Every event of a render until its last state. Taken up again when the api ends the watch.
@@ -289,8 +376,10 @@ impl App {
         let watching = async {
             let mut watched = Watched::default();
             loop {
-                let request =
-                    v1::WatchRenderRequest { name: name.to_owned(), without_previews: false };
+                let request = v1::WatchRenderRequest {
+                    name: name.to_owned(),
+                    without_previews: false,
+                };
                 if let Ok(events) = self.renders.watch_render(request).await {
                     let mut events = events.into_inner();
                     while let Some(Ok(message)) = events.next().await {
@@ -302,17 +391,27 @@ impl App {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(PATIENCE, watching).await.context("the render did not end")
+        tokio::time::timeout(PATIENCE, watching)
+            .await
+            .context("the render did not end")
     }
 
     /// Renders and waits for success.
     pub async fn picture(&mut self, render: v1::Render) -> Result<Picture> {
         let render = self.create(render).await?;
         let render = self.watch(&render.name).await?.last.unwrap();
-        anyhow::ensure!(render.state() == v1::RenderState::Succeeded, "{:?}", render.error);
+        anyhow::ensure!(
+            render.state() == v1::RenderState::Succeeded,
+            "{:?}",
+            render.error
+        );
         let bytes = download(&render.images[0].url).await?;
         let pixels = image::load_from_memory(&bytes)?.to_rgb8();
-        Ok(Picture { render, bytes, pixels })
+        Ok(Picture {
+            render,
+            bytes,
+            pixels,
+        })
     }
 }
 
@@ -348,19 +447,30 @@ impl Watched {
 }
 
 pub fn is_over(render: &v1::Render) -> bool {
-    let living =
-        [v1::RenderState::Queued, v1::RenderState::Dispatched, v1::RenderState::Running];
+    let living = [
+        v1::RenderState::Queued,
+        v1::RenderState::Dispatched,
+        v1::RenderState::Running,
+    ];
     !living.contains(&render.state())
 }
 
 pub async fn download(url: &str) -> Result<Vec<u8>> {
-    Ok(reqwest::get(url).await?.error_for_status()?.bytes().await?.to_vec())
+    Ok(reqwest::get(url)
+        .await?
+        .error_for_status()?
+        .bytes()
+        .await?
+        .to_vec())
 }
 
 /// A small, quick render of an identity.
 pub fn small(identity: &v1::Identity) -> v1::Render {
     v1::Render {
-        identities: vec![v1::WeightedIdentity { identity: identity.name.clone(), weight: None }],
+        identities: vec![v1::WeightedIdentity {
+            identity: identity.name.clone(),
+            weight: None,
+        }],
         prompt: "a portrait in a garden".to_owned(),
         seed: Some(7),
         steps: Some(4),
@@ -391,7 +501,9 @@ pub async fn eventually<T>(mut ask: impl AsyncFnMut() -> Result<Option<T>>) -> R
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, asking).await.context("it did not come to pass")?
+    tokio::time::timeout(PATIENCE, asking)
+        .await
+        .context("it did not come to pass")?
 }
 
 /// The reason of a refusal.

@@ -75,7 +75,10 @@ impl Error {
             [one] => format!("{}: {}", one.field, one.description),
             many => format!("{} fields are wrong", many.len()),
         };
-        Self { violations, ..Self::new(ErrorKind::InvalidArgument, "INVALID_FIELD", message) }
+        Self {
+            violations,
+            ..Self::new(ErrorKind::InvalidArgument, "INVALID_FIELD", message)
+        }
     }
 
     /// A request with one wrong field.
@@ -88,7 +91,11 @@ impl Error {
 
     /// No such resource for this tenant.
     pub fn not_found(what: &'static str, name: impl fmt::Display) -> Self {
-        Self::new(ErrorKind::NotFound, "NOT_FOUND", format!("no {what} {name}"))
+        Self::new(
+            ErrorKind::NotFound,
+            "NOT_FOUND",
+            format!("no {what} {name}"),
+        )
     }
 
     /// The resource changed since the client saw it.
@@ -99,7 +106,11 @@ impl Error {
 
     /// A part of the contract that is not built yet.
     pub fn unimplemented(what: &str) -> Self {
-        Self::new(ErrorKind::Unimplemented, "NOT_BUILT_YET", format!("{what} is not built yet"))
+        Self::new(
+            ErrorKind::Unimplemented,
+            "NOT_BUILT_YET",
+            format!("{what} is not built yet"),
+        )
     }
 
     /// A part of the service that is away for the moment.
@@ -122,19 +133,29 @@ impl Error {
     pub fn internal(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self {
             cause: Some(cause.into()),
-            ..Self::new(ErrorKind::Internal, "INTERNAL", "an internal fault; it has been logged")
+            ..Self::new(
+                ErrorKind::Internal,
+                "INTERNAL",
+                "an internal fault; it has been logged",
+            )
         }
     }
 
     /// The same error with a time to try again.
     #[must_use]
     pub fn retry_after(self, delay: Duration) -> Self {
-        Self { retry_after: Some(delay), ..self }
+        Self {
+            retry_after: Some(delay),
+            ..self
+        }
     }
 
     /// Whether the same request may succeed later.
     pub fn is_retryable(&self) -> bool {
-        matches!(self.kind, ErrorKind::Unavailable | ErrorKind::ResourceExhausted)
+        matches!(
+            self.kind,
+            ErrorKind::Unavailable | ErrorKind::ResourceExhausted
+        )
     }
 }
 

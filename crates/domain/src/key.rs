@@ -32,8 +32,14 @@ impl PresentedKey {
         SystemRandom::new()
             .fill(bytes.as_mut())
             .map_err(|_| Error::internal("the system gave no random numbers"))?;
-        let secret = bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        Ok(Self { id, secret: Zeroizing::new(secret) })
+        let secret = bytes
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<String>();
+        Ok(Self {
+            id,
+            secret: Zeroizing::new(secret),
+        })
     }
 
     /// Reads what a client sent; `None` where it has not the form of a key.
@@ -73,7 +79,11 @@ pub fn secret_digest(secret: &str) -> [u8; 32] {
 
 /// Compares digests in a time that does not depend on where they differ.
 pub fn digests_equal(a: &[u8], b: &[u8]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
+    a.len() == b.len()
+        && a.iter()
+            .zip(b)
+            .fold(0, |difference, (a, b)| difference | (a ^ b))
+            == 0
 }
 
 #[cfg(test)]
@@ -93,7 +103,13 @@ mod tests {
 
     #[test]
     fn what_is_no_key_is_none() {
-        for text in ["", "lk_", "lk_x_y", "Bearer", "lk_00000000000000000000000000000000_zz"] {
+        for text in [
+            "",
+            "lk_",
+            "lk_x_y",
+            "Bearer",
+            "lk_00000000000000000000000000000000_zz",
+        ] {
             assert!(PresentedKey::parse(text).is_none(), "{text}");
         }
     }

@@ -91,8 +91,17 @@ mod tests {
 
     #[test]
     fn another_kind_of_name_is_refused_with_the_pattern() {
-        let tenant = TenantName { tenant: TenantId::generate(&SystemClock) }.to_string();
-        for text in ["", "tenants/", "tenants/x/renders/y", tenant.as_str(), &format!("{tenant}/renders")] {
+        let tenant = TenantName {
+            tenant: TenantId::generate(&SystemClock),
+        }
+        .to_string();
+        for text in [
+            "",
+            "tenants/",
+            "tenants/x/renders/y",
+            tenant.as_str(),
+            &format!("{tenant}/renders"),
+        ] {
             let error = text.parse::<RenderName>().unwrap_err();
             assert_eq!(error.expected, "tenants/{tenant}/renders/{render}");
         }
@@ -100,7 +109,9 @@ mod tests {
 
     #[test]
     fn a_trailing_segment_is_refused() {
-        let tenant = TenantName { tenant: TenantId::generate(&SystemClock) };
+        let tenant = TenantName {
+            tenant: TenantId::generate(&SystemClock),
+        };
         assert!(format!("{tenant}/x").parse::<TenantName>().is_err());
     }
 }

@@ -59,10 +59,20 @@ mod tests {
     #[test]
     fn a_full_page_has_a_next_one_and_its_token_reads_back() {
         let id = Uuid::from_u128(7);
-        let page = Page { size: 1, after: None };
+        let page = Page {
+            size: 1,
+            after: None,
+        };
         let token = page.next_token(&[id], |id| *id);
         assert_eq!(Page::from_request(1, &token).unwrap().after, Some(id));
-        assert_eq!(Page { size: 2, after: None }.next_token(&[id], |id| *id), "");
+        assert_eq!(
+            Page {
+                size: 2,
+                after: None
+            }
+            .next_token(&[id], |id| *id),
+            ""
+        );
         assert!(Page::from_request(1, "nonsense").is_err());
     }
 }

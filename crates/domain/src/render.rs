@@ -194,7 +194,11 @@ impl RenderDraft {
                 .negative_prompt
                 .map(|prompt| check.prompt("negative_prompt", prompt)),
         };
-        if check.violations.is_empty() { Ok(spec) } else { Err(check.violations) }
+        if check.violations.is_empty() {
+            Ok(spec)
+        } else {
+            Err(check.violations)
+        }
     }
 }
 
@@ -205,7 +209,10 @@ struct Check {
 
 impl Check {
     fn report(&mut self, field: &str, description: String) {
-        self.violations.push(FieldViolation { field: format!("render.{field}"), description });
+        self.violations.push(FieldViolation {
+            field: format!("render.{field}"),
+            description,
+        });
     }
 
     fn number(&mut self, field: &str, value: Option<f32>, default: f32, min: f32, max: f32) -> f32 {
@@ -248,7 +255,10 @@ impl Check {
         if prompt.len() > MAX_PROMPT {
             self.report(
                 field,
-                format!("expected at most {MAX_PROMPT} bytes, found {}", prompt.len()),
+                format!(
+                    "expected at most {MAX_PROMPT} bytes, found {}",
+                    prompt.len()
+                ),
             );
         }
         if prompt.contains('\0') {
@@ -295,7 +305,9 @@ pub fn resolve_weights(weights: &[Option<f32>]) -> Result<Vec<f32>, FieldViolati
     let sum: f32 = weights.iter().sum();
     let is_weight = |weight: &f32| weight.is_finite() && *weight >= 0.0;
     if !weights.iter().all(is_weight) || !sum.is_finite() || (!weights.is_empty() && sum <= 0.0) {
-        return Err(violation("expected weights of 0 or more, not all 0".to_owned()));
+        return Err(violation(
+            "expected weights of 0 or more, not all 0".to_owned(),
+        ));
     }
     Ok(weights.iter().map(|weight| weight / sum).collect())
 }
@@ -362,9 +374,17 @@ mod tests {
 
     #[test]
     fn an_empty_draft_takes_every_default() {
-        let spec = RenderDraft::default().resolve("pocket", &defaults(), 7).unwrap();
-        assert_eq!((spec.steps, spec.width, spec.height, spec.seed), (20, 256, 320, 7));
-        assert_eq!((spec.image_count, spec.output_format), (1, ImageFormat::Png));
+        let spec = RenderDraft::default()
+            .resolve("pocket", &defaults(), 7)
+            .unwrap();
+        assert_eq!(
+            (spec.steps, spec.width, spec.height, spec.seed),
+            (20, 256, 320, 7)
+        );
+        assert_eq!(
+            (spec.image_count, spec.output_format),
+            (1, ImageFormat::Png)
+        );
         assert_eq!(spec.negative_prompt, None);
     }
 
@@ -383,19 +403,37 @@ mod tests {
         };
         let violations = draft.resolve("pocket", &defaults(), 0).unwrap_err();
         let fields: Vec<_> = violations.iter().map(|v| v.field.as_str()).collect();
-        for field in
-            ["id_scale", "guidance", "steps", "width", "height", "image_count", "seed", "prompt"]
-        {
-            assert!(fields.contains(&format!("render.{field}").as_str()), "{field}");
+        for field in [
+            "id_scale",
+            "guidance",
+            "steps",
+            "width",
+            "height",
+            "image_count",
+            "seed",
+            "prompt",
+        ] {
+            assert!(
+                fields.contains(&format!("render.{field}").as_str()),
+                "{field}"
+            );
         }
     }
 
     #[test]
     fn weights_are_brought_to_one() {
-        assert_eq!(resolve_weights(&[Some(1.0), Some(3.0)]).unwrap(), [0.25, 0.75]);
+        assert_eq!(
+            resolve_weights(&[Some(1.0), Some(3.0)]).unwrap(),
+            [0.25, 0.75]
+        );
         assert_eq!(resolve_weights(&[None, None]).unwrap(), [0.5, 0.5]);
         assert!(resolve_weights(&[]).unwrap().is_empty());
-        for bad in [vec![Some(-1.0)], vec![Some(0.0)], vec![Some(f32::NAN)], vec![None; 9]] {
+        for bad in [
+            vec![Some(-1.0)],
+            vec![Some(0.0)],
+            vec![Some(f32::NAN)],
+            vec![None; 9],
+        ] {
             assert!(resolve_weights(&bad).is_err());
         }
     }

@@ -79,7 +79,10 @@ text_enum! {
 impl RenderState {
     /// Whether the render's life is over.
     pub const fn is_terminal(self) -> bool {
-        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled | Self::Expired)
+        matches!(
+            self,
+            Self::Succeeded | Self::Failed | Self::Cancelled | Self::Expired
+        )
     }
 
     /// Whether a render may go from this state to another.
@@ -123,7 +126,10 @@ impl PhotoState {
         match self {
             Self::Pending => matches!(next, Self::Running | Self::Failed),
             Self::Running => {
-                matches!(next, Self::Pending | Self::Accepted | Self::Rejected | Self::Failed)
+                matches!(
+                    next,
+                    Self::Pending | Self::Accepted | Self::Rejected | Self::Failed
+                )
             }
             Self::Accepted | Self::Rejected | Self::Failed => false,
         }
@@ -237,10 +243,28 @@ mod tests {
 
     #[test]
     fn one_accepted_photo_makes_an_identity_ready() {
-        let counts = PhotoCounts { pending: 1, rejected: 2, ..Default::default() };
+        let counts = PhotoCounts {
+            pending: 1,
+            rejected: 2,
+            ..Default::default()
+        };
         assert_eq!(counts.identity_state(), IdentityState::Enrolling);
-        assert_eq!(PhotoCounts { accepted: 1, ..counts }.identity_state(), IdentityState::Ready);
-        assert_eq!(PhotoCounts { pending: 0, ..counts }.identity_state(), IdentityState::Empty);
+        assert_eq!(
+            PhotoCounts {
+                accepted: 1,
+                ..counts
+            }
+            .identity_state(),
+            IdentityState::Ready
+        );
+        assert_eq!(
+            PhotoCounts {
+                pending: 0,
+                ..counts
+            }
+            .identity_state(),
+            IdentityState::Empty
+        );
     }
 
     #[test]

@@ -11,7 +11,9 @@ static POOL: LazyLock<Option<DescriptorPool>> =
 
 /// A message of the contract as JSON, fields by their proto names; `null` for one that is not in the contract.
 pub fn to_json<M: Name>(message: &M) -> Value {
-    dynamic(message).and_then(|message| serialize(&message)).unwrap_or(Value::Null)
+    dynamic(message)
+        .and_then(|message| serialize(&message))
+        .unwrap_or(Value::Null)
 }
 
 fn dynamic<M: Name>(message: &M) -> Option<DynamicMessage> {
@@ -21,7 +23,9 @@ fn dynamic<M: Name>(message: &M) -> Option<DynamicMessage> {
 
 fn serialize(message: &DynamicMessage) -> Option<Value> {
     let options = SerializeOptions::new().use_proto_field_name(true);
-    message.serialize_with_options(serde_json::value::Serializer, &options).ok()
+    message
+        .serialize_with_options(serde_json::value::Serializer, &options)
+        .ok()
 }
 
 #[cfg(test)]
@@ -34,7 +38,10 @@ mod tests {
         let render = v1::Render {
             name: "tenants/t/renders/r".to_owned(),
             state: v1::RenderState::Queued.into(),
-            create_time: Some(prost_types::Timestamp { seconds: 0, nanos: 0 }),
+            create_time: Some(prost_types::Timestamp {
+                seconds: 0,
+                nanos: 0,
+            }),
             ..v1::Render::default()
         };
         let json = to_json(&render);

@@ -8,7 +8,7 @@ pub mod tenant;
 pub mod time;
 
 /// The generated messages, clients and servers of `likeness.v1`.
-#[allow(missing_docs, clippy::pedantic, clippy::allow_attributes, reason = "generated code")]
+#[allow(missing_docs, clippy::all, clippy::pedantic, reason = "generated code")]
 pub mod v1 {
     tonic::include_proto!("likeness.v1");
 }

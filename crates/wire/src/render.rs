@@ -82,7 +82,12 @@ fn image_format_from(format: i32) -> Result<Option<ImageFormat>, FieldViolation>
         Ok(v1::ImageFormat::Png) => Some(ImageFormat::Png),
         Ok(v1::ImageFormat::Jpeg) => Some(ImageFormat::Jpeg),
         Ok(v1::ImageFormat::Webp) => Some(ImageFormat::Webp),
-        Err(_) => return Err(violation("render.output_format", "expected PNG, JPEG or WEBP")),
+        Err(_) => {
+            return Err(violation(
+                "render.output_format",
+                "expected PNG, JPEG or WEBP",
+            ));
+        }
     })
 }
 
@@ -104,7 +109,10 @@ pub fn priority_from(priority: i32) -> Result<Priority, FieldViolation> {
         Ok(v1::RenderPriority::Unspecified | v1::RenderPriority::Normal) => Ok(Priority::Normal),
         Ok(v1::RenderPriority::Interactive) => Ok(Priority::Interactive),
         Ok(v1::RenderPriority::Bulk) => Ok(Priority::Bulk),
-        Err(_) => Err(violation("render.priority", "expected INTERACTIVE, NORMAL or BULK")),
+        Err(_) => Err(violation(
+            "render.priority",
+            "expected INTERACTIVE, NORMAL or BULK",
+        )),
     }
 }
 
@@ -130,7 +138,10 @@ pub fn draft(render: &v1::Render) -> Result<RenderDraft, Vec<FieldViolation>> {
             image_count: render.image_count,
             output_format,
         }),
-        (scheduler, format) => Err([scheduler.err(), format.err()].into_iter().flatten().collect()),
+        (scheduler, format) => Err([scheduler.err(), format.err()]
+            .into_iter()
+            .flatten()
+            .collect()),
     }
 }
 
@@ -141,7 +152,10 @@ pub fn draft(render: &v1::Render) -> Result<RenderDraft, Vec<FieldViolation>> {
 pub fn refuse_unbuilt(render: &v1::Render) -> Result<(), Error> {
     let unbuilt = [
         (!render.sliders.is_empty(), "render.sliders"),
-        (render.base_scale.is_some_and(|scale| scale != 0.0), "render.base_scale"),
+        (
+            render.base_scale.is_some_and(|scale| scale != 0.0),
+            "render.base_scale",
+        ),
         (render.init_image.is_some(), "render.init_image"),
         (render.face_detail.is_some(), "render.face_detail"),
         (render.best_of.is_some(), "render.best_of"),
@@ -188,7 +202,10 @@ pub fn defaults(defaults: &RenderDefaults) -> v1::RenderDefaults {
 }
 
 fn violation(field: &str, description: &str) -> FieldViolation {
-    FieldViolation { field: field.to_owned(), description: description.to_owned() }
+    FieldViolation {
+        field: field.to_owned(),
+        description: description.to_owned(),
+    }
 }
 
 fn signed(count: u32) -> i32 {
@@ -201,7 +218,11 @@ mod tests {
 
     #[test]
     fn unknown_enum_values_are_all_named() {
-        let render = v1::Render { scheduler: 99, output_format: 99, ..v1::Render::default() };
+        let render = v1::Render {
+            scheduler: 99,
+            output_format: 99,
+            ..v1::Render::default()
+        };
         assert_eq!(draft(&render).unwrap_err().len(), 2);
     }
 
@@ -215,8 +236,16 @@ mod tests {
 
     #[test]
     fn what_is_not_built_is_refused_by_name() {
-        let render = v1::Render { best_of: Some(4), ..v1::Render::default() };
-        assert!(refuse_unbuilt(&render).unwrap_err().message.contains("best_of"));
+        let render = v1::Render {
+            best_of: Some(4),
+            ..v1::Render::default()
+        };
+        assert!(
+            refuse_unbuilt(&render)
+                .unwrap_err()
+                .message
+                .contains("best_of")
+        );
         assert!(refuse_unbuilt(&v1::Render::default()).is_ok());
     }
 }

@@ -52,7 +52,11 @@ pub fn describe(status: &Status) -> String {
         .flatten()
         .map(|violation| format!("{}: {}", violation.field, violation.description))
         .collect();
-    if fields.len() > 1 { fields.join("; ") } else { status.message().to_owned() }
+    if fields.len() > 1 {
+        fields.join("; ")
+    } else {
+        status.message().to_owned()
+    }
 }
 
 #[cfg(test)]
@@ -68,7 +72,10 @@ mod tests {
         assert_eq!(status.code(), Code::InvalidArgument);
         assert_eq!(reason(&status).as_deref(), Some("INVALID_FIELD"));
         let details = status.get_error_details();
-        assert_eq!(details.bad_request().unwrap().field_violations[0].field, "render.steps");
+        assert_eq!(
+            details.bad_request().unwrap().field_violations[0].field,
+            "render.steps"
+        );
         assert_eq!(details.error_info().unwrap().domain, ERROR_DOMAIN);
     }
 
@@ -82,6 +89,9 @@ mod tests {
     fn an_unreachable_part_says_when_to_try_again() {
         let status = to_status(&Error::unavailable("the database", "down"));
         let details = status.get_error_details();
-        assert_eq!(details.retry_info().unwrap().retry_delay, Some(Duration::from_secs(1)));
+        assert_eq!(
+            details.retry_info().unwrap().retry_delay,
+            Some(Duration::from_secs(1))
+        );
     }
 }

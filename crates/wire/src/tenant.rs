@@ -21,7 +21,10 @@ pub fn tenant_state_from(state: i32) -> Result<Option<TenantState>, Error> {
         Ok(v1::TenantState::Unspecified) => Ok(None),
         Ok(v1::TenantState::Active) => Ok(Some(TenantState::Active)),
         Ok(v1::TenantState::Suspended) => Ok(Some(TenantState::Suspended)),
-        Err(_) => Err(Error::invalid_field("tenant.state", "expected ACTIVE or SUSPENDED")),
+        Err(_) => Err(Error::invalid_field(
+            "tenant.state",
+            "expected ACTIVE or SUSPENDED",
+        )),
     }
 }
 

@@ -30,8 +30,15 @@ pub fn from_proto(field: &str, time: Timestamp) -> Result<DateTime<Utc>, FieldVi
 
 /// Seconds as a proto duration.
 pub fn duration(seconds: f64) -> Duration {
-    let seconds = if seconds.is_finite() { seconds.max(0.0) } else { 0.0 };
-    Duration { seconds: seconds.trunc() as i64, nanos: (seconds.fract() * 1e9) as i32 }
+    let seconds = if seconds.is_finite() {
+        seconds.max(0.0)
+    } else {
+        0.0
+    };
+    Duration {
+        seconds: seconds.trunc() as i64,
+        nanos: (seconds.fract() * 1e9) as i32,
+    }
 }
 
 #[cfg(test)]

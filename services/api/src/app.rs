@@ -43,18 +43,24 @@ impl Default for Limits {
             // A 48-megapixel JPEG from a phone has 10 to 15 MB.
             photo_bytes: 20 << 20,
             photos_per_request: 16,
-            download_ttl: Duration::from_secs(15 * 60),
+            download_ttl: Duration::from_mins(15),
         }
     }
 }
 
 impl App {
     /// Begins a transaction.
+    ///
+    /// # Errors
+    /// No connection is free in time.
     pub async fn begin(&self) -> Result<Transaction<'static, Postgres>, Error> {
         likeness_registry::begin(&self.pool).await
     }
 
     /// Commits a transaction.
+    ///
+    /// # Errors
+    /// The connection broke: whether it was committed is then unknown.
     pub async fn commit(&self, tx: Transaction<'static, Postgres>) -> Result<(), Error> {
         likeness_registry::commit(tx).await
     }

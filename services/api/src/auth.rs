@@ -20,7 +20,10 @@ impl OperatorKey {
     /// One that is too short.
     pub fn new(key: &str) -> Result<Self, Error> {
         if key.len() < 16 {
-            return Err(Error::invalid_field("operator_key", "expected at least 16 characters"));
+            return Err(Error::invalid_field(
+                "operator_key",
+                "expected at least 16 characters",
+            ));
         }
         Ok(Self(secret_digest(key)))
     }
@@ -28,7 +31,9 @@ impl OperatorKey {
 
 /// The tenant that a request's key belongs to.
 pub async fn tenant(app: &App, metadata: &MetadataMap) -> Result<TenantId, Error> {
-    let key = bearer(metadata).and_then(PresentedKey::parse).ok_or_else(unauthenticated)?;
+    let key = bearer(metadata)
+        .and_then(PresentedKey::parse)
+        .ok_or_else(unauthenticated)?;
     let mut conn = likeness_registry::acquire(&app.pool).await?;
     likeness_registry::keys::authenticate(&mut conn, &key, app.clock.now())
         .await?
@@ -57,18 +62,28 @@ pub fn check_parent(tenant: TenantId, parent: &str) -> Result<(), Error> {
     if parent.is_empty() || parent == "tenants/-" {
         return Ok(());
     }
-    let name: TenantName =
-        parent.parse().map_err(|error| Error::invalid_field("parent", format!("{error}")))?;
+    let name: TenantName = parent
+        .parse()
+        .map_err(|error| Error::invalid_field("parent", format!("{error}")))?;
     own(tenant, name.tenant, "tenant", parent)
 }
 
 /// Hides other tenants' resources: they are not found, whether they exist or not.
 pub fn own(tenant: TenantId, owner: TenantId, what: &'static str, name: &str) -> Result<(), Error> {
-    if tenant == owner { Ok(()) } else { Err(Error::not_found(what, name)) }
+    if tenant == owner {
+        Ok(())
+    } else {
+        Err(Error::not_found(what, name))
+    }
 }
 
 fn bearer(metadata: &MetadataMap) -> Option<&str> {
-    metadata.get("authorization")?.to_str().ok()?.strip_prefix("Bearer ").map(str::trim)
+    metadata
+        .get("authorization")?
+        .to_str()
+        .ok()?
+        .strip_prefix("Bearer ")
+        .map(str::trim)
 }
 
 fn unauthenticated() -> Error {
@@ -88,11 +103,17 @@ mod tests {
     #[test]
     fn a_parent_is_the_keys_own_tenant() {
         let tenant = TenantId::generate(&SystemClock);
-        let other = TenantName { tenant: TenantId::generate(&SystemClock) }.to_string();
+        let other = TenantName {
+            tenant: TenantId::generate(&SystemClock),
+        }
+        .to_string();
         for parent in ["", "tenants/-", &TenantName { tenant }.to_string()] {
             assert!(check_parent(tenant, parent).is_ok());
         }
-        assert_eq!(check_parent(tenant, &other).unwrap_err().kind, ErrorKind::NotFound);
+        assert_eq!(
+            check_parent(tenant, &other).unwrap_err().kind,
+            ErrorKind::NotFound
+        );
         assert_eq!(
             check_parent(tenant, "nonsense").unwrap_err().kind,
             ErrorKind::InvalidArgument

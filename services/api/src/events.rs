@@ -14,7 +14,11 @@ pub async fn wake_dispatch(app: &App) {
 /// Tells watchers that a render changed.
 pub async fn render_changed(app: &App, render: RenderId, state: RenderState) {
     let subject = app.queue.subjects().render_event(render);
-    ignore(app.queue.publish_event(&subject, &RenderEvent { state }).await);
+    ignore(
+        app.queue
+            .publish_event(&subject, &RenderEvent { state })
+            .await,
+    );
 }
 
 /// Tells watchers that an identity or its photos changed.

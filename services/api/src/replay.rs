@@ -46,11 +46,15 @@ impl<'a> Request<'a> {
         conn: &mut PgConnection,
         app: &App,
     ) -> Result<Option<Vec<Uuid>>, Error> {
-        let Some(key) = &self.key else { return Ok(None) };
-        Ok(match idempotency::begin(conn, key, app.clock.now()).await? {
-            Replay::New => None,
-            Replay::Same(ids) => Some(ids),
-        })
+        let Some(key) = &self.key else {
+            return Ok(None);
+        };
+        Ok(
+            match idempotency::begin(conn, key, app.clock.now()).await? {
+                Replay::New => None,
+                Replay::Same(ids) => Some(ids),
+            },
+        )
     }
 
     /// Remembers what this request made.

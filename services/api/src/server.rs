@@ -11,10 +11,8 @@ use likeness_runtime::Lifecycle;
 use likeness_wire::{
     FILE_DESCRIPTOR_SET,
     v1::{
-        admin_service_server::AdminServiceServer,
-        identity_service_server::IdentityServiceServer,
-        render_service_server::RenderServiceServer,
-        slider_service_server::SliderServiceServer,
+        admin_service_server::AdminServiceServer, identity_service_server::IdentityServiceServer,
+        render_service_server::RenderServiceServer, slider_service_server::SliderServiceServer,
     },
 };
 use tokio::net::TcpListener;
@@ -92,10 +90,17 @@ impl Server {
     /// # Errors
     /// An address that cannot be listened on.
     pub async fn from_services(app: App, listen: SocketAddr) -> anyhow::Result<Self> {
-        let listener =
-            TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
-        let address = listener.local_addr().context("the listener has no address")?;
-        Ok(Self { app, listener, address })
+        let listener = TcpListener::bind(listen)
+            .await
+            .with_context(|| format!("cannot listen on {listen}"))?;
+        let address = listener
+            .local_addr()
+            .context("the listener has no address")?;
+        Ok(Self {
+            app,
+            listener,
+            address,
+        })
     }
 
     /// Where it listens.
@@ -127,7 +132,9 @@ impl Server {
     ) -> anyhow::Result<(HealthReporter, Routes)> {
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_service_status("", ServingStatus::Serving).await;
-        health.set_serving::<IdentityServiceServer<Identities>>().await;
+        health
+            .set_serving::<IdentityServiceServer<Identities>>()
+            .await;
         health.set_serving::<RenderServiceServer<Renders>>().await;
         health.set_serving::<AdminServiceServer<Admin>>().await;
         let reflection = tonic_reflection::server::Builder::configure()
@@ -135,8 +142,14 @@ impl Server {
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .build_v1()
             .context("the reflection service")?;
-        let identities = Identities { app: self.app.clone(), drain: soft.clone() };
-        let renders = Renders { app: self.app.clone(), drain: soft.clone() };
+        let identities = Identities {
+            app: self.app.clone(),
+            drain: soft.clone(),
+        };
+        let renders = Renders {
+            app: self.app.clone(),
+            drain: soft.clone(),
+        };
         let routes = Routes::new(health_service)
             .add_service(reflection)
             .add_service(
@@ -144,15 +157,23 @@ impl Server {
             )
             .add_service(RenderServiceServer::new(renders))
             .add_service(SliderServiceServer::new(Sliders))
-            .add_service(AdminServiceServer::new(Admin { app: self.app.clone() }));
+            .add_service(AdminServiceServer::new(Admin {
+                app: self.app.clone(),
+            }));
         Ok((health, routes))
     }
 }
 
 async fn not_serving(health: &HealthReporter) {
-    health.set_service_status("", ServingStatus::NotServing).await;
-    health.set_not_serving::<IdentityServiceServer<Identities>>().await;
-    health.set_not_serving::<RenderServiceServer<Renders>>().await;
+    health
+        .set_service_status("", ServingStatus::NotServing)
+        .await;
+    health
+        .set_not_serving::<IdentityServiceServer<Identities>>()
+        .await;
+    health
+        .set_not_serving::<RenderServiceServer<Renders>>()
+        .await;
     health.set_not_serving::<AdminServiceServer<Admin>>().await;
     tokio::time::sleep(NOT_SERVING_NOTICE).await;
 }

@@ -8,14 +8,18 @@ use crate::{
     bundle::BundleCommand,
     client::{IdentitiesCommand, ModelsArgs, PhotosCommand, RendersCommand},
     dev::DevArgs,
-    fail::Failure,
     operator::{KeysCommand, QueueCommand, TenantsCommand, WorkersCommand},
     services::{ApiService, DispatchService, EnrollService, MigrateArgs, RenderService},
 };
 
 /// Enrol a face once, render it anywhere.
 #[derive(Parser)]
-#[command(name = "likeness", version, propagate_version = true, arg_required_else_help = true)]
+#[command(
+    name = "likeness",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true
+)]
 pub struct Cli {
     /// Tables for people, or JSON for scripts.
     #[arg(long, global = true, value_enum, default_value_t)]
@@ -87,9 +91,8 @@ pub enum Command {
 }
 
 /// Prints a completion script.
-pub fn completions(shell: clap_complete::Shell) -> Result<(), Failure> {
+pub fn completions(shell: clap_complete::Shell) {
     clap_complete::generate(shell, &mut Cli::command(), "likeness", &mut io::stdout());
-    Ok(())
 }
 
 #[cfg(test)]
@@ -104,7 +107,15 @@ mod tests {
     #[test]
     fn a_service_and_a_client_command_parse() {
         assert!(Cli::try_parse_from(["likeness", "bundle", "inspect", "dir"]).is_ok());
-        let list = ["likeness", "--output", "json", "renders", "list", "--api-key", "k"];
+        let list = [
+            "likeness",
+            "--output",
+            "json",
+            "renders",
+            "list",
+            "--api-key",
+            "k",
+        ];
         assert!(Cli::try_parse_from(list).is_ok());
         assert!(Cli::try_parse_from(["likeness", "nonsense"]).is_err());
     }

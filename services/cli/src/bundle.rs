@@ -50,7 +50,10 @@ fn make_pocket(dir: &Path, seed: u64, output: Output) -> Result<(), Failure> {
     let fields = [
         ("bundle", dir.display().to_string()),
         ("digest", bundle.digest()),
-        ("note", "random weights: its pictures mean nothing".to_owned()),
+        (
+            "note",
+            "random weights: its pictures mean nothing".to_owned(),
+        ),
     ];
     let json = serde_json::json!({ "dir": dir, "digest": bundle.digest() });
     print_fields(output, &fields, &json)
@@ -73,7 +76,9 @@ fn verify(dir: &Path, output: Output) -> Result<(), Failure> {
     if verification.is_ok() {
         return Ok(());
     }
-    Err(Failure::new("the bundle is not what its manifest says; fetch or make it again"))
+    Err(Failure::new(
+        "the bundle is not what its manifest says; fetch or make it again",
+    ))
 }
 
 fn show(verification: &Verification, output: Output) -> Result<(), Failure> {
@@ -90,7 +95,10 @@ fn show(verification: &Verification, output: Output) -> Result<(), Failure> {
     for changed in &verification.changed {
         line(&format!("changed  {}", changed.path))?;
     }
-    line(&format!("{} files, {} bytes read", verification.files, verification.bytes))
+    line(&format!(
+        "{} files, {} bytes read",
+        verification.files, verification.bytes
+    ))
 }
 
 fn failed(error: impl std::fmt::Display) -> Failure {
@@ -99,7 +107,11 @@ fn failed(error: impl std::fmt::Display) -> Failure {
 
 fn inspect(dir: &Path, output: Output) -> Result<(), Failure> {
     let inspection = Bundle::open(dir).map_err(failed)?.inspect();
-    let problems = inspection.parts.iter().map(|part| part.problems.len()).sum::<usize>();
+    let problems = inspection
+        .parts
+        .iter()
+        .map(|part| part.problems.len())
+        .sum::<usize>();
     if output == Output::Json {
         print_json(&serde_json::to_value(&inspection).map_err(failed)?)?;
     } else {
@@ -108,12 +120,17 @@ fn inspect(dir: &Path, output: Output) -> Result<(), Failure> {
     match problems {
         0 => Ok(()),
         1 => Err(Failure::new("1 thing does not fit; see above")),
-        count => Err(Failure::new(format!("{count} things do not fit; see above"))),
+        count => Err(Failure::new(format!(
+            "{count} things do not fit; see above"
+        ))),
     }
 }
 
 fn show_inspection(inspection: &Inspection) -> Result<(), Failure> {
-    line(&format!("{} {}  digest {}", inspection.name, inspection.version, inspection.digest))?;
+    line(&format!(
+        "{} {}  digest {}",
+        inspection.name, inspection.version, inspection.digest
+    ))?;
     let rows = inspection.parts.iter().flat_map(|part| {
         part.files.iter().map(|file| {
             let dtypes: Vec<&str> = file.dtypes.keys().map(String::as_str).collect();
@@ -128,7 +145,12 @@ fn show_inspection(inspection: &Inspection) -> Result<(), Failure> {
         })
     });
     let header = ["PART", "FILE", "TENSORS", "PARAMETERS", "TYPE", "BYTES"];
-    print(Output::Human, &header, rows.collect(), &serde_json::Value::Null)?;
+    print(
+        Output::Human,
+        &header,
+        rows.collect(),
+        &serde_json::Value::Null,
+    )?;
     for part in &inspection.parts {
         for problem in &part.problems {
             line(&format!("{}: {problem}", part.section))?;

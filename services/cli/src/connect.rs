@@ -22,7 +22,12 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Args, Clone)]
 pub struct EndpointArgs {
     /// The api's address.
-    #[arg(long, env = "LIKENESS_ENDPOINT", default_value = "http://127.0.0.1:7400", value_name = "URL")]
+    #[arg(
+        long,
+        env = "LIKENESS_ENDPOINT",
+        default_value = "http://127.0.0.1:7400",
+        value_name = "URL"
+    )]
     pub endpoint: String,
 }
 
@@ -32,7 +37,12 @@ pub struct ClientArgs {
     #[command(flatten)]
     pub endpoint: EndpointArgs,
     /// The tenant's API key.
-    #[arg(long, env = "LIKENESS_API_KEY", hide_env_values = true, value_name = "KEY")]
+    #[arg(
+        long,
+        env = "LIKENESS_API_KEY",
+        hide_env_values = true,
+        value_name = "KEY"
+    )]
     pub api_key: String,
 }
 
@@ -42,7 +52,12 @@ pub struct OperatorArgs {
     #[command(flatten)]
     pub endpoint: EndpointArgs,
     /// The operator's key.
-    #[arg(long, env = "LIKENESS_OPERATOR_KEY", hide_env_values = true, value_name = "KEY")]
+    #[arg(
+        long,
+        env = "LIKENESS_OPERATOR_KEY",
+        hide_env_values = true,
+        value_name = "KEY"
+    )]
     pub operator_key: String,
 }
 
@@ -52,7 +67,9 @@ pub struct Bearer(MetadataValue<Ascii>);
 
 impl Interceptor for Bearer {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        request.metadata_mut().insert("authorization", self.0.clone());
+        request
+            .metadata_mut()
+            .insert("authorization", self.0.clone());
         Ok(request)
     }
 }
@@ -63,19 +80,25 @@ pub type Keyed = InterceptedService<Channel, Bearer>;
 impl ClientArgs {
     /// The identities' client.
     pub async fn identities(&self) -> Result<IdentityServiceClient<Keyed>, Failure> {
-        Ok(IdentityServiceClient::new(keyed(&self.endpoint, &self.api_key).await?))
+        Ok(IdentityServiceClient::new(
+            keyed(&self.endpoint, &self.api_key).await?,
+        ))
     }
 
     /// The renders' client.
     pub async fn renders(&self) -> Result<RenderServiceClient<Keyed>, Failure> {
-        Ok(RenderServiceClient::new(keyed(&self.endpoint, &self.api_key).await?))
+        Ok(RenderServiceClient::new(
+            keyed(&self.endpoint, &self.api_key).await?,
+        ))
     }
 }
 
 impl OperatorArgs {
     /// The administration's client.
     pub async fn admin(&self) -> Result<AdminServiceClient<Keyed>, Failure> {
-        Ok(AdminServiceClient::new(keyed(&self.endpoint, &self.operator_key).await?))
+        Ok(AdminServiceClient::new(
+            keyed(&self.endpoint, &self.operator_key).await?,
+        ))
     }
 }
 
@@ -84,15 +107,25 @@ async fn keyed(args: &EndpointArgs, key: &str) -> Result<Keyed, Failure> {
         .parse()
         .map_err(|_| Failure::usage("the key has characters that no key has"))?;
     bearer.set_sensitive(true);
-    Ok(InterceptedService::new(channel(&args.endpoint).await?, Bearer(bearer)))
+    Ok(InterceptedService::new(
+        channel(&args.endpoint).await?,
+        Bearer(bearer),
+    ))
 }
 
 async fn channel(endpoint: &str) -> Result<Channel, Failure> {
-    let bad = |error| Failure::usage(format!("{endpoint}: expected a URL like http://host:7400 ({error})"));
-    let mut builder =
-        Endpoint::from_shared(endpoint.to_owned()).map_err(bad)?.connect_timeout(CONNECT_TIMEOUT);
+    let bad = |error| {
+        Failure::usage(format!(
+            "{endpoint}: expected a URL like http://host:7400 ({error})"
+        ))
+    };
+    let mut builder = Endpoint::from_shared(endpoint.to_owned())
+        .map_err(bad)?
+        .connect_timeout(CONNECT_TIMEOUT);
     if endpoint.starts_with("https://") {
-        builder = builder.tls_config(ClientTlsConfig::new().with_webpki_roots()).map_err(bad)?;
+        builder = builder
+            .tls_config(ClientTlsConfig::new().with_webpki_roots())
+            .map_err(bad)?;
     }
     builder.connect().await.map_err(|_| {
         Failure::new(format!(
@@ -103,5 +136,8 @@ async fn channel(endpoint: &str) -> Result<Channel, Failure> {
 
 /// Runs a command's future to its end.
 pub fn block_on(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(command)
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(command)
 }

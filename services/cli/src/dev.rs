@@ -32,7 +32,12 @@ pub struct DevArgs {
     #[command(flatten)]
     runtime: RuntimeArgs,
     /// Data of the private servers; kept between runs.
-    #[arg(long, env = "LIKENESS_DEV_DIR", default_value = "likeness-dev", value_name = "DIR")]
+    #[arg(
+        long,
+        env = "LIKENESS_DEV_DIR",
+        default_value = "likeness-dev",
+        value_name = "DIR"
+    )]
     dir: PathBuf,
     /// The bundle to serve; by default the pocket bundle, made on the spot.
     #[arg(long, env = "LIKENESS_BUNDLE", value_name = "DIR")]
@@ -63,17 +68,23 @@ struct Secrets {
 }
 
 /// Runs everything until a signal.
-pub fn dev(args: DevArgs) -> Result<(), Failure> {
+pub fn dev(args: &DevArgs) -> Result<(), Failure> {
     fs::create_dir_all(&args.dir)
         .with_context(|| format!("cannot create {}", args.dir.display()))?;
     let secrets = secrets(&args.dir.join("secrets.json"))?;
-    let bundle = bundle(&args)?;
-    let tools_dir = args.tools_dir.clone().unwrap_or_else(|| args.dir.join("tools"));
+    let bundle = bundle(args)?;
+    let tools_dir = args
+        .tools_dir
+        .clone()
+        .unwrap_or_else(|| args.dir.join("tools"));
     let tools = Tools::find_or_fetch(&tools_dir)?;
     let stack = Stack::start(&args.dir, &tools, Fsync::On)?;
+    for note in stack.postgres.notes() {
+        output::line(note)?;
+    }
     let runtime = args.runtime.clone();
     // The servers are ended after the services, whatever happened.
-    let (args, secrets, stack) = (&args, &secrets, &stack);
+    let (secrets, stack) = (&secrets, &stack);
     Ok(likeness_runtime::main(&runtime, |lifecycle| async move {
         let ready = serve(args, secrets, stack, bundle, &lifecycle).await?;
         announce(args, &ready)
@@ -114,7 +125,10 @@ async fn serve(
         blob: blob.clone(),
     };
     Dispatch::from_args(dispatch).await?.spawn(lifecycle);
-    let render = RenderArgs { bundle: bundle.clone(), queue: queue.clone() };
+    let render = RenderArgs {
+        bundle: bundle.clone(),
+        queue: queue.clone(),
+    };
     Render::from_args(render).await?.spawn(lifecycle);
     let enroll = EnrollArgs {
         database_url: database_url.clone(),
@@ -135,7 +149,10 @@ async fn serve(
     let server = Server::from_args(api).await?;
     let endpoint = format!("http://{}", server.address());
     server.spawn(lifecycle);
-    Ok(Ready { endpoint, operator_key: secrets.operator_key.clone() })
+    Ok(Ready {
+        endpoint,
+        operator_key: secrets.operator_key.clone(),
+    })
 }
 
 fn blob_args(stack: &Stack) -> BlobArgs {
@@ -167,7 +184,10 @@ fn secrets(path: &Path) -> anyhow::Result<Secrets> {
     if path.exists() {
         let text = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         return serde_json::from_slice(&text).with_context(|| {
-            format!("{} is not what `likeness dev` wrote; remove its folder to start anew", path.display())
+            format!(
+                "{} is not what `likeness dev` wrote; remove its folder to start anew",
+                path.display()
+            )
         });
     }
     let secrets = Secrets {

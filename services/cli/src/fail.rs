@@ -14,12 +14,18 @@ pub struct Failure {
 impl Failure {
     /// A failure of the command.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), code: 1 }
+        Self {
+            message: message.into(),
+            code: 1,
+        }
     }
 
     /// A command that was called in a wrong way.
     pub fn usage(message: impl Into<String>) -> Self {
-        Self { message: message.into(), code: 2 }
+        Self {
+            message: message.into(),
+            code: 2,
+        }
     }
 
     /// Says it on stderr, in one line.
@@ -43,7 +49,9 @@ impl From<Status> for Failure {
             None => format!("{} ({:?})", describe(&status), status.code()),
         };
         let hint = match status.code() {
-            Code::Unauthenticated => "; set LIKENESS_API_KEY, or LIKENESS_OPERATOR_KEY for operators",
+            Code::Unauthenticated => {
+                "; set LIKENESS_API_KEY, or LIKENESS_OPERATOR_KEY for operators"
+            }
             Code::Unavailable if reason(&status).is_none() => "; is the api running there?",
             _ => "",
         };

@@ -32,9 +32,12 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Dispatch(args) => services::dispatch(args),
         Command::Render(args) => services::render(args),
         Command::Migrate(args) => services::migrate(&args),
-        Command::Dev(args) => dev::dev(args),
+        Command::Dev(args) => dev::dev(&args),
         Command::Bundle(command) => bundle::run(command, cli.output),
-        Command::Completions { shell } => args::completions(shell),
+        Command::Completions { shell } => {
+            args::completions(shell);
+            Ok(())
+        }
         Command::Identities(command) => connect::block_on(client::identities(command, cli.output)),
         Command::Photos(command) => connect::block_on(client::photos(command, cli.output)),
         Command::Renders(command) => connect::block_on(client::renders(command, cli.output)),

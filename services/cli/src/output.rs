@@ -59,5 +59,8 @@ pub fn line(text: &str) -> Result<(), Failure> {
 
 /// An enum's name without its type's prefix: `RENDER_STATE_QUEUED` as `QUEUED`.
 pub fn short(name: &str, prefix: &str) -> String {
-    name.strip_prefix(prefix).unwrap_or(name).trim_start_matches('_').to_owned()
+    name.strip_prefix(prefix)
+        .unwrap_or(name)
+        .trim_start_matches('_')
+        .to_owned()
 }

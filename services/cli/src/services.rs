@@ -31,34 +31,46 @@ service_args!(
 
 /// Serves the gRPC front.
 pub fn api(args: ApiService) -> Result<(), Failure> {
-    Ok(likeness_runtime::main(&args.runtime, |lifecycle| async move {
-        Server::from_args(args.service).await?.spawn(&lifecycle);
-        Ok(())
-    })?)
+    Ok(likeness_runtime::main(
+        &args.runtime,
+        |lifecycle| async move {
+            Server::from_args(args.service).await?.spawn(&lifecycle);
+            Ok(())
+        },
+    )?)
 }
 
 /// Enrols photos.
 pub fn enroll(args: EnrollService) -> Result<(), Failure> {
-    Ok(likeness_runtime::main(&args.runtime, |lifecycle| async move {
-        Enroll::from_args(args.service).await?.spawn(&lifecycle);
-        Ok(())
-    })?)
+    Ok(likeness_runtime::main(
+        &args.runtime,
+        |lifecycle| async move {
+            Enroll::from_args(args.service).await?.spawn(&lifecycle);
+            Ok(())
+        },
+    )?)
 }
 
 /// Dispatches renders.
 pub fn dispatch(args: DispatchService) -> Result<(), Failure> {
-    Ok(likeness_runtime::main(&args.runtime, |lifecycle| async move {
-        Dispatch::from_args(args.service).await?.spawn(&lifecycle);
-        Ok(())
-    })?)
+    Ok(likeness_runtime::main(
+        &args.runtime,
+        |lifecycle| async move {
+            Dispatch::from_args(args.service).await?.spawn(&lifecycle);
+            Ok(())
+        },
+    )?)
 }
 
 /// Renders.
 pub fn render(args: RenderService) -> Result<(), Failure> {
-    Ok(likeness_runtime::main(&args.runtime, |lifecycle| async move {
-        Render::from_args(args.service).await?.spawn(&lifecycle);
-        Ok(())
-    })?)
+    Ok(likeness_runtime::main(
+        &args.runtime,
+        |lifecycle| async move {
+            Render::from_args(args.service).await?.spawn(&lifecycle);
+            Ok(())
+        },
+    )?)
 }
 
 /// Where the schema is to be brought up to date.
@@ -72,7 +84,9 @@ pub struct MigrateArgs {
 /// Brings the schema up to date.
 pub fn migrate(args: &MigrateArgs) -> Result<(), Failure> {
     connect::block_on(async {
-        let pool = likeness_registry::connect(&args.database_url, 1).await.map_err(failed)?;
+        let pool = likeness_registry::connect(&args.database_url, 1)
+            .await
+            .map_err(failed)?;
         likeness_registry::migrate(&pool).await.map_err(failed)
     })
 }

@@ -8,13 +8,23 @@ use crate::server::Dispatch;
 /// Tells watchers that a render changed.
 pub async fn render_changed(dispatch: &Dispatch, render: RenderId, state: RenderState) {
     let topic = dispatch.queue.subjects().render_event(render);
-    ignore(dispatch.queue.publish_event(&topic, &RenderEvent { state }).await);
+    ignore(
+        dispatch
+            .queue
+            .publish_event(&topic, &RenderEvent { state })
+            .await,
+    );
 }
 
 /// Tells watchers that an identity's photos changed.
 pub async fn identity_changed(dispatch: &Dispatch, identity: IdentityId) {
     let topic = dispatch.queue.subjects().identity_event(identity);
-    ignore(dispatch.queue.publish_event(&topic, &IdentityEvent {}).await);
+    ignore(
+        dispatch
+            .queue
+            .publish_event(&topic, &IdentityEvent {})
+            .await,
+    );
 }
 
 /// Tells the leader that there may be room or work.

@@ -25,13 +25,22 @@ pub struct DispatchArgs {
     #[arg(long, env = "LIKENESS_DATABASE_URL", hide_env_values = true)]
     pub database_url: String,
     /// The most connections to Postgres.
-    #[arg(long, env = "LIKENESS_DISPATCH_DATABASE_CONNECTIONS", default_value_t = 16)]
+    #[arg(
+        long,
+        env = "LIKENESS_DISPATCH_DATABASE_CONNECTIONS",
+        default_value_t = 16
+    )]
     pub database_connections: u32,
     /// The keys that coefficients are sealed with, `id:base64` each; the first one seals.
     #[arg(long, env = "LIKENESS_SEALING_KEYS", hide_env_values = true)]
     pub sealing_keys: String,
     /// Seconds that a claim holds without renewal: how long a lost worker keeps its render.
-    #[arg(long, env = "LIKENESS_LEASE_SECONDS", default_value_t = 30, value_name = "SECONDS")]
+    #[arg(
+        long,
+        env = "LIKENESS_LEASE_SECONDS",
+        default_value_t = 30,
+        value_name = "SECONDS"
+    )]
     pub lease_seconds: u32,
     /// The queue.
     #[command(flatten)]
@@ -77,7 +86,14 @@ impl Dispatch {
             lease: TimeDelta::seconds(args.lease_seconds.into()),
             ..Policy::default()
         };
-        Ok(Self::from_services(pool, queue, blob, keys, Arc::new(SystemClock), policy))
+        Ok(Self::from_services(
+            pool,
+            queue,
+            blob,
+            keys,
+            Arc::new(SystemClock),
+            policy,
+        ))
     }
 
     /// With stores that are connected already.
@@ -110,7 +126,12 @@ impl Dispatch {
     fn answer(&self, lifecycle: &Lifecycle) {
         let subjects = self.queue.subjects();
         self.serve(lifecycle, "claims", subjects.claim(), answer::claim);
-        self.serve(lifecycle, "coefficients", subjects.coefficients(), answer::coefficients);
+        self.serve(
+            lifecycle,
+            "coefficients",
+            subjects.coefficients(),
+            answer::coefficients,
+        );
         self.serve(lifecycle, "renewals", subjects.renew(), answer::renew);
         self.serve(lifecycle, "finishes", subjects.finish(), answer::finish);
         self.serve(lifecycle, "hellos", subjects.hello(), answer::hello);
@@ -135,7 +156,9 @@ impl Dispatch {
                 let answer = handler(dispatch.clone(), request);
                 async move { answer.await.map_err(refuse) }
             };
-            Ok(queue.serve(&endpoint, GROUP, CONCURRENCY, shutdown, handler).await?)
+            Ok(queue
+                .serve(&endpoint, GROUP, CONCURRENCY, shutdown, handler)
+                .await?)
         });
     }
 

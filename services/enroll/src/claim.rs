@@ -47,8 +47,15 @@ async fn claim(enroll: &Enroll, prompt: &PhotoPrompt) -> Result<Option<PhotoClai
     let publication = i32::try_from(prompt.publication).map_err(Error::internal)?;
     let mut tx = begin(&enroll.pool).await?;
     let now = enroll.clock.now();
-    let claim =
-        queue::claim(&mut tx, prompt.photo, publication, &enroll.worker, enroll.lease, now).await?;
+    let claim = queue::claim(
+        &mut tx,
+        prompt.photo,
+        publication,
+        &enroll.worker,
+        enroll.lease,
+        now,
+    )
+    .await?;
     commit(tx).await?;
     Ok(claim)
 }
@@ -68,7 +75,15 @@ async fn settle(enroll: &Enroll, claim: &PhotoClaim) -> Result<(), Error> {
         Ok(Verdict::Rejected(rejection)) => {
             let mut tx = begin(&enroll.pool).await?;
             let now = enroll.clock.now();
-            queue::reject(&mut tx, claim.name.photo, claim.attempt, &rejection, None, now).await?;
+            queue::reject(
+                &mut tx,
+                claim.name.photo,
+                claim.attempt,
+                &rejection,
+                None,
+                now,
+            )
+            .await?;
             commit(tx).await?;
         }
         Err(error) => retry(enroll, claim, &error).await?,
@@ -84,13 +99,19 @@ async fn examine(enroll: &Enroll, claim: &PhotoClaim) -> anyhow::Result<Verdict>
         identity: name.identity,
         photo: name.photo,
     };
-    let bytes = enroll.blob.get(&key, MAX_ORIGINAL).await.context("reading the original")?;
+    let bytes = enroll
+        .blob
+        .get(&key, MAX_ORIGINAL)
+        .await
+        .context("reading the original")?;
     enroll.engine.enroll(bytes, claim.face_choice).await
 }
 
 /// Ends when the lease is lost.
 async fn keep_lease(enroll: &Enroll, claim: &PhotoClaim) {
-    let interval = (enroll.lease / 3).to_std().unwrap_or(Duration::from_secs(1));
+    let interval = (enroll.lease / 3)
+        .to_std()
+        .unwrap_or(Duration::from_secs(1));
     loop {
         tokio::time::sleep(interval).await;
         if let Ok(false) = renew(enroll, claim).await {
@@ -102,8 +123,7 @@ async fn keep_lease(enroll: &Enroll, claim: &PhotoClaim) {
 async fn renew(enroll: &Enroll, claim: &PhotoClaim) -> Result<bool, Error> {
     let mut tx = begin(&enroll.pool).await?;
     let now = enroll.clock.now();
-    let held =
-        queue::renew(&mut tx, claim.name.photo, claim.attempt, enroll.lease, now).await?;
+    let held = queue::renew(&mut tx, claim.name.photo, claim.attempt, enroll.lease, now).await?;
     commit(tx).await?;
     Ok(held)
 }
@@ -119,8 +139,15 @@ async fn accept(enroll: &Enroll, claim: &PhotoClaim, enrolled: &Enrolled) -> Res
     let sealed = enroll.keys.seal(&context, &enrolled.coefficients)?;
     let mut tx = begin(&enroll.pool).await?;
     let now = enroll.clock.now();
-    let current =
-        queue::accept(&mut tx, name.photo, claim.attempt, &enrolled.quality, &sealed, now).await?;
+    let current = queue::accept(
+        &mut tx,
+        name.photo,
+        claim.attempt,
+        &enrolled.quality,
+        &sealed,
+        now,
+    )
+    .await?;
     if current {
         commit(tx).await?;
     } else {
@@ -134,9 +161,15 @@ async fn retry(enroll: &Enroll, claim: &PhotoClaim, error: &anyhow::Error) -> Re
     let now = enroll.clock.now();
     let wait = chrono::TimeDelta::seconds(BACKOFF_SECONDS * i64::from(claim.attempt));
     let mut tx = begin(&enroll.pool).await?;
-    let state =
-        queue::retry(&mut tx, claim.name.photo, claim.attempt, now + wait, MAX_ATTEMPTS, now)
-            .await?;
+    let state = queue::retry(
+        &mut tx,
+        claim.name.photo,
+        claim.attempt,
+        now + wait,
+        MAX_ATTEMPTS,
+        now,
+    )
+    .await?;
     commit(tx).await?;
     if state == Some(PhotoState::Failed) {
         tracing::error!(photo = %claim.name.photo, "a photo was given up");

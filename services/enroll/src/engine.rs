@@ -70,8 +70,16 @@ impl Engine {
     /// A fault of a model, not of the photo.
     pub async fn enroll(&self, bytes: bytes::Bytes, face: FaceChoice) -> anyhow::Result<Verdict> {
         let (answer, verdict) = oneshot::channel();
-        let job = Job { bytes, face, answer };
-        self.jobs.send(job).await.ok().context("the models' thread has ended")?;
+        let job = Job {
+            bytes,
+            face,
+            answer,
+        };
+        self.jobs
+            .send(job)
+            .await
+            .ok()
+            .context("the models' thread has ended")?;
         verdict.await.context("the models' thread has ended")?
     }
 }
@@ -116,14 +124,24 @@ impl Models {
 
     fn encode(&self, image: &image::RgbImage, face: &Face) -> anyhow::Result<StoredCoefficients> {
         let size = u32::try_from(self.clip.image_size())?;
-        let view = clip_input(image, face, &ClipOptions { size, ..ClipOptions::default() });
+        let view = clip_input(
+            image,
+            face,
+            &ClipOptions {
+                size,
+                ..ClipOptions::default()
+            },
+        );
         let side = self.clip.image_size();
-        let pixels = Tensor::from_vec(pixel_values(&view.pixels), (1, 3, side, side), &Device::Cpu)?;
+        let pixels =
+            Tensor::from_vec(pixel_values(&view.pixels), (1, 3, side, side), &Device::Cpu)?;
         let clip_hidden = self.clip.hidden_states(&pixels)?;
         let embedding = self.recognizer.embed(&arcface_input(image, face))?;
         let embedding = Tensor::from_slice(&embedding, (1, embedding.len()), &Device::Cpu)?;
         let per_photo = self.encoder.per_photo(&clip_hidden, &embedding)?;
-        let coefficients = per_photo.first().context("the encoder gave no coefficients")?;
+        let coefficients = per_photo
+            .first()
+            .context("the encoder gave no coefficients")?;
         Ok(StoredCoefficients::from_coefficients(coefficients))
     }
 }
@@ -146,9 +164,14 @@ fn wanted(choice: FaceChoice) -> likeness_face::FaceChoice {
 }
 
 fn rejection(refused: &likeness_face::Rejection) -> anyhow::Result<Rejection> {
-    let reason: RejectionReason =
-        refused.as_str().parse().context("the face crate's reason is none of the domain's")?;
-    Ok(Rejection { reason, message: refused.to_string() })
+    let reason: RejectionReason = refused
+        .as_str()
+        .parse()
+        .context("the face crate's reason is none of the domain's")?;
+    Ok(Rejection {
+        reason,
+        message: refused.to_string(),
+    })
 }
 
 fn report(quality: &likeness_face::QualityReport) -> QualityReport {

@@ -16,7 +16,11 @@ pub fn spawn(enroll: &Enroll, lifecycle: &Lifecycle) {
     let (enroll, soft) = (enroll.clone(), lifecycle.soft().clone());
     lifecycle.spawn("hello", async move {
         say(&enroll, false).await;
-        while soft.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_some() {
+        while soft
+            .run_until_cancelled(tokio::time::sleep(INTERVAL))
+            .await
+            .is_some()
+        {
             say(&enroll, false).await;
         }
         say(&enroll, true).await;

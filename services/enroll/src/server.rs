@@ -99,7 +99,18 @@ impl Enroll {
         let started_at = clock.now();
         let lease = TimeDelta::seconds(30);
         let keys = Arc::new(keys);
-        Ok(Self { pool, queue, blob, clock, keys, engine, encoder, worker, lease, started_at })
+        Ok(Self {
+            pool,
+            queue,
+            blob,
+            clock,
+            keys,
+            engine,
+            encoder,
+            worker,
+            lease,
+            started_at,
+        })
     }
 
     /// Enrols photos until the lifecycle's soft stop; the one at hand is finished.
@@ -109,7 +120,7 @@ impl Enroll {
         lifecycle.spawn("enroll", async move {
             self.queue.ensure_streams().await?;
             let mut prompts = self.queue.photo_prompts();
-            while let Some(next) = soft.run_until_cancelled(prompts.next(WAIT)).await {
+            while let Some(next) = soft.run_until_cancelled(Box::pin(prompts.next(WAIT))).await {
                 match next {
                     Ok(Some(prompt)) => claim::work_on(&self, prompt).await,
                     Ok(None) => {}

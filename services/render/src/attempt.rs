@@ -67,7 +67,10 @@ async fn claim(render: &Render, prompt: &RenderPrompt) -> Result<ClaimReply, Que
         publication: prompt.publication,
         worker: render.worker.clone(),
     };
-    render.queue.request(&render.queue.subjects().claim(), &request, TIMEOUT).await
+    render
+        .queue
+        .request(&render.queue.subjects().claim(), &request, TIMEOUT)
+        .await
 }
 
 /// A claim that was granted.
@@ -82,7 +85,13 @@ struct Attempt<'a> {
 
 impl<'a> Attempt<'a> {
     fn new(render: &'a Render, id: RenderId, grant: Grant, asked: Instant) -> Self {
-        Self { render, id, grant, asked, stop: Stop::default() }
+        Self {
+            render,
+            id,
+            grant,
+            asked,
+            stop: Stop::default(),
+        }
     }
 
     /// Runs the attempt to its end, and reports it, while the lease is kept and cancels are heard.
@@ -122,7 +131,12 @@ impl<'a> Attempt<'a> {
     async fn paint(&self) -> Result<Painted, Failure> {
         let sets = self.coefficients().await?;
         let (progress, steps) = mpsc::unbounded_channel();
-        let job = Job { spec: self.grant.spec.clone(), sets, stop: self.stop.clone(), progress };
+        let job = Job {
+            spec: self.grant.spec.clone(),
+            sets,
+            stop: self.stop.clone(),
+            progress,
+        };
         let mut painting = std::pin::pin!(self.render.engine.paint(job));
         let mut telling = std::pin::pin!(self.tell(steps));
         tokio::select! {
@@ -142,7 +156,11 @@ impl<'a> Attempt<'a> {
                 content_type: "image/jpeg".to_owned(),
                 bytes: bytes.to_vec(),
             });
-            let message = Progress { attempt: self.grant.attempt, progress, preview };
+            let message = Progress {
+                attempt: self.grant.attempt,
+                progress,
+                preview,
+            };
             if let Err(error) = self.render.queue.publish_event(&topic, &message).await {
                 tracing::debug!(%error, "progress was not sent");
             }
@@ -158,9 +176,18 @@ impl<'a> Attempt<'a> {
     }
 
     async fn coefficient_set(&self, set: u32) -> Result<Coefficients, Failure> {
-        let request = CoefficientsRequest { render: self.id, attempt: self.grant.attempt, set };
+        let request = CoefficientsRequest {
+            render: self.id,
+            attempt: self.grant.attempt,
+            set,
+        };
         let endpoint = self.render.queue.subjects().coefficients();
-        match self.render.queue.request(&endpoint, &request, TIMEOUT).await {
+        match self
+            .render
+            .queue
+            .request(&endpoint, &request, TIMEOUT)
+            .await
+        {
             Ok(CoefficientsReply::Set(coefficients)) => Ok(coefficients),
             Ok(CoefficientsReply::Refused { reason }) => Err(Failure::Permanent {
                 reason: "COEFFICIENTS_REFUSED",
@@ -185,9 +212,14 @@ impl<'a> Attempt<'a> {
     }
 
     async fn put(&self, file: Bytes, upload: &Upload) -> Result<(), Failure> {
-        self.render.uploader.put(&upload.url, &upload.content_type, file).await.map_err(|error| {
-            Failure::Transient { reason: "UPLOAD_FAILED", message: error.to_string() }
-        })
+        self.render
+            .uploader
+            .put(&upload.url, &upload.content_type, file)
+            .await
+            .map_err(|error| Failure::Transient {
+                reason: "UPLOAD_FAILED",
+                message: error.to_string(),
+            })
     }
 
     /// Repeats the report until there is an answer, or the worker must end.
@@ -201,9 +233,18 @@ impl<'a> Attempt<'a> {
         let endpoint = self.render.queue.subjects().finish();
         let mut pause = FIRST_PAUSE;
         loop {
-            match self.render.queue.request(&endpoint, &request, TIMEOUT).await {
+            match self
+                .render
+                .queue
+                .request(&endpoint, &request, TIMEOUT)
+                .await
+            {
                 Ok(reply) => {
                     tracing::info!(render = %self.id, attempt = self.grant.attempt, ?reply, "finished");
+                    return;
+                }
+                Err(error) if !error.is_retryable() => {
+                    tracing::error!(render = %self.id, %error, "the report was refused for good");
                     return;
                 }
                 Err(error) => tracing::warn!(render = %self.id, %error, "not reported yet"),
@@ -224,7 +265,10 @@ impl<'a> Attempt<'a> {
             tokio::time::sleep(interval).await;
             let asked = Instant::now();
             match self.renew().await {
-                Ok(RenewReply::Held { lease_seconds, cancel }) => {
+                Ok(RenewReply::Held {
+                    lease_seconds,
+                    cancel,
+                }) => {
                     until = asked + seconds(lease_seconds);
                     if cancel {
                         self.stop.now(StopReason::Cancelled);
@@ -252,7 +296,10 @@ impl<'a> Attempt<'a> {
             worker: self.render.worker.clone(),
         };
         let endpoint = self.render.queue.subjects().renew();
-        self.render.queue.request(&endpoint, &request, TIMEOUT).await
+        self.render
+            .queue
+            .request(&endpoint, &request, TIMEOUT)
+            .await
     }
 
     /// Stops at once when a cancel is heard; a renewal tells it too, later. Never ends by itself.
@@ -288,12 +335,16 @@ fn outcome_of(failure: Failure) -> WorkOutcome {
     match failure {
         Failure::Stopped(StopReason::Cancelled) => WorkOutcome::Cancelled,
         Failure::Stopped(StopReason::HandBack | StopReason::LeaseLost) => WorkOutcome::HandedBack,
-        Failure::Permanent { reason, message } => {
-            WorkOutcome::Failed { reason: reason.to_owned(), message, retryable: false }
-        }
-        Failure::Transient { reason, message } => {
-            WorkOutcome::Failed { reason: reason.to_owned(), message, retryable: true }
-        }
+        Failure::Permanent { reason, message } => WorkOutcome::Failed {
+            reason: reason.to_owned(),
+            message,
+            retryable: false,
+        },
+        Failure::Transient { reason, message } => WorkOutcome::Failed {
+            reason: reason.to_owned(),
+            message,
+            retryable: true,
+        },
     }
 }
 
@@ -302,5 +353,7 @@ fn seconds(count: u32) -> Duration {
 }
 
 fn until(time: DateTime<Utc>) -> Duration {
-    (time - SystemClock.now()).to_std().unwrap_or(Duration::ZERO)
+    (time - SystemClock.now())
+        .to_std()
+        .unwrap_or(Duration::ZERO)
 }

@@ -17,20 +17,26 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 pub fn spawn(render: &Render, lifecycle: &Lifecycle) {
     let (render, soft) = (render.clone(), lifecycle.soft().clone());
     lifecycle.spawn("hello", async move {
-        let mut heard = say(&render, false).await;
+        // The bundle is announced once: the latest announcement decides what new renders use, so an old worker that
+        // merely goes on must not outdo a new one.
+        let mut heard = say(&render, false, true).await;
         loop {
             let pause = if heard { INTERVAL } else { FIRST };
-            if soft.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+            if soft
+                .run_until_cancelled(tokio::time::sleep(pause))
+                .await
+                .is_none()
+            {
                 break;
             }
-            heard = say(&render, false).await;
+            heard |= say(&render, false, !heard).await;
         }
-        say(&render, true).await;
+        say(&render, true, false).await;
         Ok(())
     });
 }
 
-async fn say(render: &Render, draining: bool) -> bool {
+async fn say(render: &Render, draining: bool, with_bundle: bool) -> bool {
     let hello = Hello {
         worker: render.worker.clone(),
         kind: WorkerKind::Render,
@@ -40,7 +46,7 @@ async fn say(render: &Render, draining: bool) -> bool {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started_at: render.started_at,
         draining,
-        bundle: Some(render.bundle.clone()),
+        bundle: with_bundle.then(|| render.bundle.clone()),
     };
     let endpoint = render.queue.subjects().hello();
     match render.queue.request(&endpoint, &hello, TIMEOUT).await {

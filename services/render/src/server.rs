@@ -111,7 +111,7 @@ impl Render {
                     }
                 }
             };
-            let ended: Option<anyhow::Result<()>> = soft.run_until_cancelled(next).await;
+            let ended: Option<anyhow::Result<()>> = soft.run_until_cancelled(Box::pin(next)).await;
             attempts.close();
             attempts.wait().await;
             ended.unwrap_or(Ok(()))
@@ -121,6 +121,11 @@ impl Render {
 
 /// A pool is a bundle on a class of device.
 fn pool_of(bundle: &BundleSummary, device_class: &str) -> anyhow::Result<PoolName> {
-    let digest = bundle.digest.get(..12).context("the bundle's digest is too short")?;
-    format!("{digest}-{device_class}").parse().context("the pool's name")
+    let digest = bundle
+        .digest
+        .get(..12)
+        .context("the bundle's digest is too short")?;
+    format!("{digest}-{device_class}")
+        .parse()
+        .context("the pool's name")
 }

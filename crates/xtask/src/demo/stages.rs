@@ -13,7 +13,11 @@ impl Stages {
     /// Starts the clock.
     pub fn begin() -> Self {
         let now = Instant::now();
-        Self { begun: now, lap: now, done: Vec::new() }
+        Self {
+            begun: now,
+            lap: now,
+            done: Vec::new(),
+        }
     }
 
     /// Ends a lap.
@@ -24,7 +28,8 @@ impl Stages {
 
     /// One line for each lap, and one for the whole.
     pub fn lines(&self) -> Vec<String> {
-        let line = |(name, time): (&str, Duration)| format!("  {name:28} {:7.2} s", time.as_secs_f64());
+        let line =
+            |(name, time): (&str, Duration)| format!("  {name:28} {:7.2} s", time.as_secs_f64());
         let whole = ("in all", self.begun.elapsed());
         self.done.iter().copied().chain([whole]).map(line).collect()
     }

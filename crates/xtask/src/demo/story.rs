@@ -76,7 +76,11 @@ impl Client {
     /// The demo's tenant; an earlier demo may have made it.
     fn tenant(&self) -> Result<String> {
         let tenants = self.json(&["tenants", "list"])?;
-        let made = tenants.as_array().into_iter().flatten().find(|t| t["display_name"] == TENANT);
+        let made = tenants
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|t| t["display_name"] == TENANT);
         match made {
             Some(tenant) => text(tenant, "name"),
             None => text(&self.json(&["tenants", "create", TENANT])?, "name"),
@@ -84,20 +88,37 @@ impl Client {
     }
 
     fn enrol(&self, identity: &str, photos: &[PathBuf]) -> Result<()> {
-        let paths: Vec<String> = photos.iter().map(|path| path.display().to_string()).collect();
+        let paths: Vec<String> = photos
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect();
         let mut add = vec!["photos", "add", identity];
         add.extend(paths.iter().map(String::as_str));
         self.json(&add)?;
         let waited = self.json(&["identities", "wait", identity]);
-        for photo in self.json(&["photos", "list", identity])?.as_array().into_iter().flatten() {
+        for photo in self
+            .json(&["photos", "list", identity])?
+            .as_array()
+            .into_iter()
+            .flatten()
+        {
             say("photo", &verdict(photo));
         }
         waited.map(|_| ())
     }
 
     fn render(&self, identity: &str) -> Result<Value> {
-        let create =
-            ["renders", "create", "--prompt", PROMPT, "--identity", identity, "--images", "2", "--wait"];
+        let create = [
+            "renders",
+            "create",
+            "--prompt",
+            PROMPT,
+            "--identity",
+            identity,
+            "--images",
+            "2",
+            "--wait",
+        ];
         let render = self.json(&create)?;
         say("render", &text(&render, "name")?);
         Ok(render)
@@ -107,13 +128,19 @@ impl Client {
         let (name, dir) = (text(render, "name")?, dir.display().to_string());
         let files = self.json(&["renders", "download", &name, "--dir", &dir])?;
         let files = files.as_array().context("no files")?;
-        Ok(files.iter().filter_map(|file| file.as_str().map(str::to_owned)).collect())
+        Ok(files
+            .iter()
+            .filter_map(|file| file.as_str().map(str::to_owned))
+            .collect())
     }
 }
 
 fn verdict(photo: &Value) -> String {
     let rejection = &photo["rejection"]["message"];
-    let state = photo["state"].as_str().unwrap_or_default().trim_start_matches("PHOTO_STATE_");
+    let state = photo["state"]
+        .as_str()
+        .unwrap_or_default()
+        .trim_start_matches("PHOTO_STATE_");
     match rejection.as_str() {
         Some(message) => format!("{state}: {message}"),
         None => {
@@ -150,5 +177,8 @@ fn end(client: &Client, stages: &Stages, render: &Value) {
 }
 
 fn text(value: &Value, key: &str) -> Result<String> {
-    value[key].as_str().map(str::to_owned).with_context(|| format!("the answer has no {key}"))
+    value[key]
+        .as_str()
+        .map(str::to_owned)
+        .with_context(|| format!("the answer has no {key}"))
 }

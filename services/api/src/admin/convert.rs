@@ -51,9 +51,10 @@ pub fn limits_from(limits: Option<&v1::TenantLimits>) -> Result<TenantLimits, Er
 
 fn count(field: &str, value: Option<i32>) -> Result<Option<i32>, Error> {
     match value {
-        Some(..0) => {
-            Err(Error::invalid_field(format!("tenant.limits.{field}"), "expected 0 or more"))
-        }
+        Some(..0) => Err(Error::invalid_field(
+            format!("tenant.limits.{field}"),
+            "expected 0 or more",
+        )),
         value => Ok(value),
     }
 }
@@ -63,18 +64,26 @@ pub fn display_name_from(field: &str, name: &str, least: usize) -> Result<String
     if (least..=200).contains(&name.len()) {
         return Ok(name.to_owned());
     }
-    Err(Error::invalid_field(field, format!("expected {least} to 200 bytes")))
+    Err(Error::invalid_field(
+        field,
+        format!("expected {least} to 200 bytes"),
+    ))
 }
 
 /// A resource name as received.
 pub fn name_from<T: FromStr<Err = NameError>>(field: &str, name: &str) -> Result<T, Error> {
-    name.parse().map_err(|error: NameError| Error::invalid_field(field, error.to_string()))
+    name.parse()
+        .map_err(|error: NameError| Error::invalid_field(field, error.to_string()))
 }
 
 /// A key as sent, without its secret.
 pub fn api_key(row: &ApiKey) -> v1::ApiKey {
     v1::ApiKey {
-        name: ApiKeyName { tenant: row.tenant_id, key: row.id }.to_string(),
+        name: ApiKeyName {
+            tenant: row.tenant_id,
+            key: row.id,
+        }
+        .to_string(),
         display_name: row.display_name.clone(),
         expire_time: row.expire_time.map(time::to_proto),
         revoke_time: row.revoked_at.map(time::to_proto),

@@ -71,5 +71,7 @@ pub async fn revoke(
     let mut tx = app.begin().await?;
     let row = keys::revoke(&mut tx, name.tenant, name.key, app.clock.now()).await?;
     app.commit(tx).await?;
-    Ok(v1::RevokeApiKeyResponse { api_key: Some(convert::api_key(&row)) })
+    Ok(v1::RevokeApiKeyResponse {
+        api_key: Some(convert::api_key(&row)),
+    })
 }

@@ -19,8 +19,7 @@ pub async fn workers(
     let page = Page::from_request(request.page_size, "")?;
     let since = app.clock.now() - SILENCE;
     let mut conn = acquire(&app.pool).await?;
-    let rows =
-        workers::list(&mut conn, since, &request.page_token, i64::from(page.size)).await?;
+    let rows = workers::list(&mut conn, since, &request.page_token, i64::from(page.size)).await?;
     let next = rows.last().filter(|_| rows.len() >= page.size as usize);
     Ok(v1::ListWorkersResponse {
         next_page_token: next.map(|row| row.presence.id.clone()).unwrap_or_default(),
@@ -44,6 +43,8 @@ pub async fn stats(app: &App) -> Result<v1::GetQueueStatsResponse, Error> {
             .collect(),
         pools: stats.pools.iter().map(convert::pool).collect(),
         pending_photos: stats.pending_photos,
-        oldest_queued: stats.oldest_queued.map(|age| time::duration(age.as_secs_f64())),
+        oldest_queued: stats
+            .oldest_queued
+            .map(|age| time::duration(age.as_secs_f64())),
     })
 }

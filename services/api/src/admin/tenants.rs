@@ -38,7 +38,9 @@ pub async fn create(
         }
     };
     app.commit(tx).await?;
-    Ok(v1::CreateTenantResponse { tenant: Some(convert::tenant(&row)) })
+    Ok(v1::CreateTenantResponse {
+        tenant: Some(convert::tenant(&row)),
+    })
 }
 
 /// Returns one tenant.
@@ -49,7 +51,9 @@ pub async fn get(
     let name: TenantName = convert::name_from("name", &request.name)?;
     let mut conn = acquire(&app.pool).await?;
     let row = tenants::get(&mut conn, name.tenant).await?;
-    Ok(v1::GetTenantResponse { tenant: Some(convert::tenant(&row)) })
+    Ok(v1::GetTenantResponse {
+        tenant: Some(convert::tenant(&row)),
+    })
 }
 
 /// Lists a page of tenants.
@@ -81,7 +85,9 @@ pub async fn update(
     let mut tx = app.begin().await?;
     let row = tenants::update(&mut tx, name.tenant, &change, version).await?;
     app.commit(tx).await?;
-    Ok(v1::UpdateTenantResponse { tenant: Some(convert::tenant(&row)) })
+    Ok(v1::UpdateTenantResponse {
+        tenant: Some(convert::tenant(&row)),
+    })
 }
 
 fn change(

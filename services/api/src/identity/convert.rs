@@ -40,7 +40,11 @@ fn consent(consent: &Consent) -> v1::Consent {
 
 /// A photo as sent.
 pub fn photo(row: &Photo) -> v1::Photo {
-    let name = PhotoName { tenant: row.tenant_id, identity: row.identity_id, photo: row.id };
+    let name = PhotoName {
+        tenant: row.tenant_id,
+        identity: row.identity_id,
+        photo: row.id,
+    };
     v1::Photo {
         name: name.to_string(),
         state: wire::photo_state(row.state).into(),
@@ -69,7 +73,11 @@ pub fn consent_from(app: &App, consent: &v1::Consent) -> Result<Consent, Error> 
         Some(time) => Some(read_time("identity.consent.revoke_time", time)?),
         None => None,
     };
-    Ok(Consent { reference: consent.reference.clone(), granted_at, revoked_at })
+    Ok(Consent {
+        reference: consent.reference.clone(),
+        granted_at,
+        revoked_at,
+    })
 }
 
 fn read_time(
@@ -83,7 +91,11 @@ fn read_time(
 pub fn labels_from(field: &str, labels: &Labels) -> Result<Labels, Error> {
     let mut violations = Vec::new();
     labels::check(field, labels, &mut violations);
-    if violations.is_empty() { Ok(labels.clone()) } else { Err(Error::invalid(violations)) }
+    if violations.is_empty() {
+        Ok(labels.clone())
+    } else {
+        Err(Error::invalid(violations))
+    }
 }
 
 /// An external id as received; empty is none.
@@ -91,14 +103,20 @@ pub fn external_id_from(external_id: &str) -> Result<Option<String>, Error> {
     match external_id {
         "" => Ok(None),
         id if id.len() <= 200 => Ok(Some(id.to_owned())),
-        _ => Err(Error::invalid_field("identity.external_id", "expected at most 200 bytes")),
+        _ => Err(Error::invalid_field(
+            "identity.external_id",
+            "expected at most 200 bytes",
+        )),
     }
 }
 
 /// A display name as received.
 pub fn display_name_from(name: &str) -> Result<String, Error> {
     if name.len() > 200 {
-        return Err(Error::invalid_field("identity.display_name", "expected at most 200 bytes"));
+        return Err(Error::invalid_field(
+            "identity.display_name",
+            "expected at most 200 bytes",
+        ));
     }
     Ok(name.to_owned())
 }
@@ -118,14 +136,18 @@ pub fn own_photo(tenant: TenantId, name: &str) -> Result<PhotoName, Error> {
 }
 
 fn parse_name<T: FromStr<Err = NameError>>(field: &str, name: &str) -> Result<T, Error> {
-    name.parse().map_err(|error: NameError| Error::invalid_field(field, error.to_string()))
+    name.parse()
+        .map_err(|error: NameError| Error::invalid_field(field, error.to_string()))
 }
 
 /// An etag as a version; empty is none.
 pub fn version_from(etag: &str, what: &'static str) -> Result<Option<i64>, Error> {
     match etag {
         "" => Ok(None),
-        etag => etag.parse().map(Some).map_err(|_| Error::etag_mismatch(what)),
+        etag => etag
+            .parse()
+            .map(Some)
+            .map_err(|_| Error::etag_mismatch(what)),
     }
 }
 

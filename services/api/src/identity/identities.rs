@@ -22,8 +22,12 @@ pub async fn create(
     let identity = request.identity.unwrap_or_default();
     let new = new_identity(app, &identity)?;
     let payload = identity.encode_to_vec();
-    let replay =
-        replay::Request::new(Some(tenant), "CreateIdentity", &request.request_id, &[&payload])?;
+    let replay = replay::Request::new(
+        Some(tenant),
+        "CreateIdentity",
+        &request.request_id,
+        &[&payload],
+    )?;
     let mut tx = app.begin().await?;
     let row = match replay.begin(&mut tx, app).await? {
         Some(ids) => first(&mut tx, tenant, &ids).await?,
@@ -34,7 +38,9 @@ pub async fn create(
         }
     };
     app.commit(tx).await?;
-    Ok(v1::CreateIdentityResponse { identity: Some(convert::identity(&row)) })
+    Ok(v1::CreateIdentityResponse {
+        identity: Some(convert::identity(&row)),
+    })
 }
 
 async fn first(
@@ -42,7 +48,10 @@ async fn first(
     tenant: TenantId,
     ids: &[uuid::Uuid],
 ) -> Result<Identity, Error> {
-    let id = ids.first().copied().ok_or_else(|| Error::internal("a request id without identity"))?;
+    let id = ids
+        .first()
+        .copied()
+        .ok_or_else(|| Error::internal("a request id without identity"))?;
     identities::get(conn, tenant, id.into()).await
 }
 
@@ -69,7 +78,9 @@ pub async fn get(
     let name = convert::own_identity(tenant, "name", &request.name)?;
     let mut conn = acquire(&app.pool).await?;
     let row = identities::get(&mut conn, tenant, name.identity).await?;
-    Ok(v1::GetIdentityResponse { identity: Some(convert::identity(&row)) })
+    Ok(v1::GetIdentityResponse {
+        identity: Some(convert::identity(&row)),
+    })
 }
 
 /// Lists a page of identities.
@@ -110,7 +121,9 @@ pub async fn update(
     let row = identities::update(&mut tx, tenant, name.identity, &change, version, now).await?;
     app.commit(tx).await?;
     events::identity_changed(app, row.id).await;
-    Ok(v1::UpdateIdentityResponse { identity: Some(convert::identity(&row)) })
+    Ok(v1::UpdateIdentityResponse {
+        identity: Some(convert::identity(&row)),
+    })
 }
 
 fn change(
@@ -141,8 +154,11 @@ fn change(
             }
             _ => {
                 let consent = identity.consent.as_ref();
-                change.consent =
-                    Some(consent.map(|given| convert::consent_from(app, given)).transpose()?);
+                change.consent = Some(
+                    consent
+                        .map(|given| convert::consent_from(app, given))
+                        .transpose()?,
+                );
             }
         }
     }

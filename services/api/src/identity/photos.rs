@@ -9,8 +9,7 @@ use likeness_domain::{
     photo::{FaceChoice, Rejection, RejectionReason},
 };
 use likeness_registry::{
-    acquire, erasures,
-    identities,
+    acquire, erasures, identities,
     photos::{self, NewPhoto, Photo},
 };
 use likeness_wire::{identity as wire, v1};
@@ -29,13 +28,25 @@ pub async fn add(
     let identity = convert::own_identity(tenant, "parent", &request.parent)?;
     let most = app.limits.photos_per_request;
     if request.photos.is_empty() || request.photos.len() > most {
-        let expected = format!("expected 1 to {most} photos, found {}", request.photos.len());
+        let expected = format!(
+            "expected 1 to {most} photos, found {}",
+            request.photos.len()
+        );
         return Err(Error::invalid_field("photos", expected));
     }
     let face = wire::face_choice(request.face)?;
-    let rows =
-        take_in(app, identity, "AddPhotos", &request.request_id, face, request.photos).await?;
-    Ok(v1::AddPhotosResponse { photos: rows.iter().map(convert::photo).collect() })
+    let rows = take_in(
+        app,
+        identity,
+        "AddPhotos",
+        &request.request_id,
+        face,
+        request.photos,
+    )
+    .await?;
+    Ok(v1::AddPhotosResponse {
+        photos: rows.iter().map(convert::photo).collect(),
+    })
 }
 
 /// Stores photos and their rows, or returns those that the same request made before.
@@ -49,14 +60,19 @@ pub async fn take_in(
     face: FaceChoice,
     photos: Vec<Bytes>,
 ) -> Result<Vec<Photo>, Error> {
-    let mut parts = vec![identity.identity.0.as_bytes().as_slice(), face.as_str().as_bytes()];
+    let mut parts = vec![
+        identity.identity.0.as_bytes().as_slice(),
+        face.as_str().as_bytes(),
+    ];
     parts.extend(photos.iter().map(AsRef::as_ref));
     let replay = replay::Request::new(Some(identity.tenant), method, request_id, &parts)?;
     if let Some(rows) = made_before(app, &replay, identity).await? {
         return Ok(rows);
     }
-    let new: Vec<NewPhoto> =
-        photos.iter().map(|bytes| new_photo(app, identity, face, bytes)).collect();
+    let new: Vec<NewPhoto> = photos
+        .iter()
+        .map(|bytes| new_photo(app, identity, face, bytes))
+        .collect();
     store(app, &new, photos).await?;
     let rows = insert(app, &replay, identity, &new).await?;
     events::wake_dispatch(app).await;
@@ -73,7 +89,9 @@ async fn made_before(
     let mut tx = app.begin().await?;
     identities::get(&mut tx, identity.tenant, identity.identity).await?;
     match replay.begin(&mut tx, app).await? {
-        Some(ids) => photos::get_many(&mut tx, identity.tenant, &photo_ids(&ids)).await.map(Some),
+        Some(ids) => photos::get_many(&mut tx, identity.tenant, &photo_ids(&ids))
+            .await
+            .map(Some),
         None => Ok(None),
     }
 }
@@ -109,7 +127,21 @@ fn content_type(bytes: &[u8]) -> &'static str {
     match bytes {
         [0xff, 0xd8, 0xff, ..] => "image/jpeg",
         [0x89, b'P', b'N', b'G', ..] => "image/png",
-        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => "image/webp",
+        [
+            b'R',
+            b'I',
+            b'F',
+            b'F',
+            _,
+            _,
+            _,
+            _,
+            b'W',
+            b'E',
+            b'B',
+            b'P',
+            ..,
+        ] => "image/webp",
         _ => "application/octet-stream",
     }
 }
@@ -117,7 +149,9 @@ fn content_type(bytes: &[u8]) -> &'static str {
 async fn store(app: &App, new: &[NewPhoto], photos: Vec<Bytes>) -> Result<(), Error> {
     for (photo, bytes) in new.iter().zip(photos) {
         if photo.rejection.is_none() {
-            app.blob.put(&original(photo), bytes, &photo.content_type).await?;
+            app.blob
+                .put(&original(photo), bytes, &photo.content_type)
+                .await?;
         }
     }
     Ok(())
@@ -170,7 +204,9 @@ pub async fn get(
     let name = convert::own_photo(tenant, &request.name)?;
     let mut conn = acquire(&app.pool).await?;
     let row = photos::get(&mut conn, &name).await?;
-    Ok(v1::GetPhotoResponse { photo: Some(convert::photo(&row)) })
+    Ok(v1::GetPhotoResponse {
+        photo: Some(convert::photo(&row)),
+    })
 }
 
 /// Lists a page of an identity's photos.

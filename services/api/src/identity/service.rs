@@ -24,7 +24,9 @@ pub struct Identities {
 
 impl Identities {
     async fn tenant<T>(&self, request: &Request<T>) -> Result<likeness_domain::TenantId, Status> {
-        auth::tenant(&self.app, request.metadata()).await.map_err(refuse)
+        auth::tenant(&self.app, request.metadata())
+            .await
+            .map_err(refuse)
     }
 }
 
@@ -136,6 +138,8 @@ impl IdentityService for Identities {
         request: Request<v1::GetLoraExportRequest>,
     ) -> Result<Response<v1::GetLoraExportResponse>, Status> {
         self.tenant(&request).await?;
-        Err(refuse(likeness_domain::Error::unimplemented("GetLoraExport")))
+        Err(refuse(likeness_domain::Error::unimplemented(
+            "GetLoraExport",
+        )))
     }
 }

@@ -16,9 +16,14 @@ pub async fn receive(
     app: &App,
     mut stream: Streaming<v1::UploadPhotoRequest>,
 ) -> Result<(v1::UploadPhotoHeader, Bytes), Status> {
-    let Some(v1::UploadPhotoRequest { part: Some(Part::Header(header)) }) = stream.message().await?
+    let Some(v1::UploadPhotoRequest {
+        part: Some(Part::Header(header)),
+    }) = stream.message().await?
     else {
-        return Err(refuse(Error::invalid_field("part", "expected the header first")));
+        return Err(refuse(Error::invalid_field(
+            "part",
+            "expected the header first",
+        )));
     };
     let mut bytes = BytesMut::new();
     while let Some(message) = stream.message().await? {
@@ -37,7 +42,10 @@ fn chunk(message: v1::UploadPhotoRequest) -> Result<Bytes, Error> {
             "chunk",
             format!("expected at most {MAX_CHUNK} bytes, found {}", chunk.len()),
         )),
-        _ => Err(Error::invalid_field("part", "expected a chunk after the header")),
+        _ => Err(Error::invalid_field(
+            "part",
+            "expected a chunk after the header",
+        )),
     }
 }
 
@@ -50,8 +58,16 @@ pub async fn add(
 ) -> Result<v1::UploadPhotoResponse, Error> {
     let identity = convert::own_identity(tenant, "header.parent", &header.parent)?;
     let face = wire::face_choice(header.face)?;
-    let rows =
-        photos::take_in(app, identity, "UploadPhoto", &header.request_id, face, vec![bytes])
-            .await?;
-    Ok(v1::UploadPhotoResponse { photo: rows.first().map(convert::photo) })
+    let rows = photos::take_in(
+        app,
+        identity,
+        "UploadPhoto",
+        &header.request_id,
+        face,
+        vec![bytes],
+    )
+    .await?;
+    Ok(v1::UploadPhotoResponse {
+        photo: rows.first().map(convert::photo),
+    })
 }

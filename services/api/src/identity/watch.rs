@@ -39,7 +39,12 @@ pub async fn start(
     // Subscribed before the first look, so that no change falls between the two.
     let subject = app.queue.subjects().identity_event(name.identity);
     let hints = app.queue.subscribe::<IdentityEvent>(&subject).await?;
-    let mut watch = Watch { app, name, identity: None, photos: HashMap::new() };
+    let mut watch = Watch {
+        app,
+        name,
+        identity: None,
+        photos: HashMap::new(),
+    };
     let first = watch.news().await?;
     let (sender, receiver) = mpsc::channel(BUFFER);
     tokio::spawn(follow(watch, first, hints, sender, drain));
@@ -108,7 +113,10 @@ impl Watch {
 async fn look(app: &App, name: IdentityName) -> Result<(Identity, Vec<Photo>), Error> {
     let mut conn = acquire(&app.pool).await?;
     let identity = identities::get(&mut conn, name.tenant, name.identity).await?;
-    let page = Page { size: PHOTOS, after: None };
+    let page = Page {
+        size: PHOTOS,
+        after: None,
+    };
     let photos = photos::list(&mut conn, name.tenant, name.identity, &page).await?;
     Ok((identity, photos))
 }

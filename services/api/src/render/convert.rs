@@ -25,7 +25,9 @@ pub async fn render(app: &App, row: &Render) -> Result<v1::Render, Error> {
             reason: error.reason.clone(),
             message: error.message.clone(),
         }),
-        timings: row.timings.map(|timings| wire::timings(timings, queued_seconds(row))),
+        timings: row
+            .timings
+            .map(|timings| wire::timings(timings, queued_seconds(row))),
         ..life(row, parameters(row))
     })
 }
@@ -35,7 +37,11 @@ fn parameters(row: &Render) -> v1::Render {
     v1::Render {
         name: render_name(row).to_string(),
         model: spec.model.clone(),
-        identities: row.identities.iter().map(|part| weighted(row.tenant_id, part)).collect(),
+        identities: row
+            .identities
+            .iter()
+            .map(|part| weighted(row.tenant_id, part))
+            .collect(),
         id_scale: Some(spec.id_scale),
         base_scale: Some(spec.base_scale),
         prompt: spec.prompt.clone(),
@@ -58,7 +64,11 @@ fn parameters(row: &Render) -> v1::Render {
 
 fn life(row: &Render, render: v1::Render) -> v1::Render {
     let retry_of = row.retry_of.map(|first| {
-        RenderName { tenant: row.tenant_id, render: first }.to_string()
+        RenderName {
+            tenant: row.tenant_id,
+            render: first,
+        }
+        .to_string()
     });
     v1::Render {
         state: wire::state(row.state).into(),
@@ -76,12 +86,19 @@ fn weighted(
     tenant: TenantId,
     part: &likeness_registry::renders::RenderIdentity,
 ) -> v1::WeightedIdentity {
-    let name = IdentityName { tenant, identity: part.identity_id };
-    v1::WeightedIdentity { identity: name.to_string(), weight: Some(part.weight) }
+    let name = IdentityName {
+        tenant,
+        identity: part.identity_id,
+    };
+    v1::WeightedIdentity {
+        identity: name.to_string(),
+        weight: Some(part.weight),
+    }
 }
 
 fn queued_seconds(row: &Render) -> f64 {
-    row.begun_at.map_or(0.0, |begun| (begun - row.created_at).as_seconds_f64())
+    row.begun_at
+        .map_or(0.0, |begun| (begun - row.created_at).as_seconds_f64())
 }
 
 async fn images(app: &App, row: &Render) -> Result<Vec<v1::RenderedImage>, Error> {
@@ -126,13 +143,17 @@ fn after(now: DateTime<Utc>, ttl: Duration) -> DateTime<Utc> {
 
 /// A render's own name.
 pub fn render_name(row: &Render) -> RenderName {
-    RenderName { tenant: row.tenant_id, render: row.id }
+    RenderName {
+        tenant: row.tenant_id,
+        render: row.id,
+    }
 }
 
 /// A render's name, checked to be the tenant's own.
 pub fn own_render(tenant: TenantId, name: &str) -> Result<RenderName, Error> {
-    let parsed: RenderName =
-        name.parse().map_err(|error: NameError| Error::invalid_field("name", error.to_string()))?;
+    let parsed: RenderName = name
+        .parse()
+        .map_err(|error: NameError| Error::invalid_field("name", error.to_string()))?;
     auth::own(tenant, parsed.tenant, "render", name)?;
     Ok(parsed)
 }

@@ -38,8 +38,12 @@ pub async fn create(
         return validate(app, tenant, &wanted).await;
     }
     let payload = wanted.encode_to_vec();
-    let replay =
-        replay::Request::new(Some(tenant), "CreateRender", &request.request_id, &[&payload])?;
+    let replay = replay::Request::new(
+        Some(tenant),
+        "CreateRender",
+        &request.request_id,
+        &[&payload],
+    )?;
     let mut tx = app.begin().await?;
     let row = match replay.begin(&mut tx, app).await? {
         Some(ids) => first(&mut tx, tenant, &ids).await?,
@@ -52,7 +56,10 @@ pub async fn create(
     };
     app.commit(tx).await?;
     events::wake_dispatch(app).await;
-    Ok(v1::CreateRenderResponse { render: Some(convert::render(app, &row).await?), estimate: None })
+    Ok(v1::CreateRenderResponse {
+        render: Some(convert::render(app, &row).await?),
+        estimate: None,
+    })
 }
 
 async fn first(
@@ -60,7 +67,10 @@ async fn first(
     tenant: TenantId,
     ids: &[uuid::Uuid],
 ) -> Result<Render, Error> {
-    let id = ids.first().copied().ok_or_else(|| Error::internal("a request id without render"))?;
+    let id = ids
+        .first()
+        .copied()
+        .ok_or_else(|| Error::internal("a request id without render"))?;
     renders::get(conn, tenant, id.into()).await
 }
 
@@ -82,7 +92,10 @@ async fn validate(
         place: place.dispatched + place.running,
         begin_time: None,
     };
-    Ok(v1::CreateRenderResponse { render: Some(render), estimate: Some(estimate) })
+    Ok(v1::CreateRenderResponse {
+        render: Some(render),
+        estimate: Some(estimate),
+    })
 }
 
 /// Everything that is checked before a render is taken in: parameters, bundle, consent, coefficients, quota.
@@ -130,7 +143,9 @@ fn parameters(wanted: &v1::Render, placement: &Placement) -> Result<RenderSpec, 
         Some(_) => 0,
         None => random_seed()?,
     };
-    draft.resolve(&placement.model, &placement.bundle.defaults, seed).map_err(Error::invalid)
+    draft
+        .resolve(&placement.model, &placement.bundle.defaults, seed)
+        .map_err(Error::invalid)
 }
 
 fn random_seed() -> Result<u32, Error> {
@@ -150,7 +165,9 @@ fn estimate(spec: &RenderSpec) -> f32 {
 }
 
 async fn check_backlog(conn: &mut PgConnection, tenant: TenantId) -> Result<(), Error> {
-    let Some(most) = tenants::get(conn, tenant).await?.limits.max_queued else { return Ok(()) };
+    let Some(most) = tenants::get(conn, tenant).await?.limits.max_queued else {
+        return Ok(());
+    };
     if renders::queued_count(conn, tenant).await? < i64::from(most) {
         return Ok(());
     }
@@ -175,7 +192,11 @@ async fn pin(
     for (part, weight) in wanted.identities.iter().zip(weights) {
         let name = crate::identity::own_identity(tenant, "render.identities", &part.identity)?;
         let photo_ids = ready(conn, tenant, name.identity, encoder).await?;
-        pinned.push(RenderIdentity { identity_id: name.identity, weight, photo_ids });
+        pinned.push(RenderIdentity {
+            identity_id: name.identity,
+            weight,
+            photo_ids,
+        });
     }
     Ok(pinned)
 }
@@ -188,7 +209,11 @@ async fn ready(
 ) -> Result<Vec<likeness_domain::PhotoId>, Error> {
     let row = identities::get(conn, tenant, identity).await?;
     let refuse = |reason, message: &str| {
-        Err(Error::new(ErrorKind::FailedPrecondition, reason, message.to_owned()))
+        Err(Error::new(
+            ErrorKind::FailedPrecondition,
+            reason,
+            message.to_owned(),
+        ))
     };
     match &row.consent {
         None => {
@@ -198,7 +223,10 @@ async fn ready(
             );
         }
         Some(consent) if consent.revoked_at.is_some() => {
-            return refuse("CONSENT_REVOKED", "the identity's consent has been withdrawn");
+            return refuse(
+                "CONSENT_REVOKED",
+                "the identity's consent has been withdrawn",
+            );
         }
         Some(_) => {}
     }
@@ -215,14 +243,20 @@ async fn ready(
 fn checked_labels(wanted: &v1::Render) -> Result<labels::Labels, Error> {
     let mut violations = Vec::new();
     labels::check("render.labels", &wanted.labels, &mut violations);
-    if violations.is_empty() { Ok(wanted.labels.clone()) } else { Err(Error::invalid(violations)) }
+    if violations.is_empty() {
+        Ok(wanted.labels.clone())
+    } else {
+        Err(Error::invalid(violations))
+    }
 }
 
 fn read_time(
     field: &str,
     time: Option<prost_types::Timestamp>,
 ) -> Result<Option<chrono::DateTime<chrono::Utc>>, Error> {
-    time.map(|time| time::from_proto(field, time)).transpose().map_err(one)
+    time.map(|time| time::from_proto(field, time))
+        .transpose()
+        .map_err(one)
 }
 
 fn one(violation: likeness_domain::FieldViolation) -> Error {
@@ -249,10 +283,18 @@ mod tests {
             height: 1024,
         };
         let spec = |count| {
-            let draft = RenderDraft { image_count: Some(count), ..RenderDraft::default() };
+            let draft = RenderDraft {
+                image_count: Some(count),
+                ..RenderDraft::default()
+            };
             draft.resolve("m", &defaults, 0).unwrap()
         };
         assert!(estimate(&spec(2)) > estimate(&spec(1)));
-        assert!(estimate(&RenderSpec { guidance: 1.0, ..spec(1) }) < estimate(&spec(1)));
+        assert!(
+            estimate(&RenderSpec {
+                guidance: 1.0,
+                ..spec(1)
+            }) < estimate(&spec(1))
+        );
     }
 }

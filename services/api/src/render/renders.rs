@@ -19,7 +19,9 @@ pub async fn get(
     let name = convert::own_render(tenant, &request.name)?;
     let mut conn = acquire(&app.pool).await?;
     let row = renders::get(&mut conn, tenant, name.render).await?;
-    Ok(v1::GetRenderResponse { render: Some(convert::render(app, &row).await?) })
+    Ok(v1::GetRenderResponse {
+        render: Some(convert::render(app, &row).await?),
+    })
 }
 
 /// Lists a page of renders.
@@ -45,8 +47,11 @@ pub async fn list(
 }
 
 fn filter(tenant: TenantId, request: &v1::ListRendersRequest) -> Result<RenderFilter, Error> {
-    let states: Result<Vec<RenderState>, Error> =
-        request.states.iter().map(|state| wire::state_from(*state)).collect();
+    let states: Result<Vec<RenderState>, Error> = request
+        .states
+        .iter()
+        .map(|state| wire::state_from(*state))
+        .collect();
     let identity = match request.identity.as_str() {
         "" => None,
         name => Some(crate::identity::own_identity(tenant, "identity", name)?.identity),
@@ -56,7 +61,11 @@ fn filter(tenant: TenantId, request: &v1::ListRendersRequest) -> Result<RenderFi
     if !violations.is_empty() {
         return Err(Error::invalid(violations));
     }
-    Ok(RenderFilter { states: states?, identity, labels: request.labels.clone() })
+    Ok(RenderFilter {
+        states: states?,
+        identity,
+        labels: request.labels.clone(),
+    })
 }
 
 /// Cancels a render: at once while it waits, else by telling its worker.
@@ -73,7 +82,9 @@ pub async fn cancel(
         events::cancel_requested(app, row.id).await;
     }
     events::render_changed(app, row.id, row.state).await;
-    Ok(v1::CancelRenderResponse { render: Some(convert::render(app, &row).await?) })
+    Ok(v1::CancelRenderResponse {
+        render: Some(convert::render(app, &row).await?),
+    })
 }
 
 /// Lists the models that renders may name, those of the latest bundle first; a name that several bundles offer stands

@@ -25,7 +25,9 @@ pub struct Renders {
 
 impl Renders {
     async fn tenant<T>(&self, request: &Request<T>) -> Result<TenantId, Status> {
-        auth::tenant(&self.app, request.metadata()).await.map_err(refuse)
+        auth::tenant(&self.app, request.metadata())
+            .await
+            .map_err(refuse)
     }
 }
 

@@ -34,10 +34,19 @@ pub async fn start(
     let name = convert::own_render(tenant, &request.name)?;
     // Subscribed before the first look, so that no change falls between the two.
     let subjects = app.queue.subjects();
-    let hints = app.queue.subscribe::<RenderEvent>(&subjects.render_event(name.render)).await?;
-    let progress =
-        app.queue.subscribe::<Progress>(&subjects.render_progress(name.render)).await?;
-    let mut watch = Watch { app, name, told: None };
+    let hints = app
+        .queue
+        .subscribe::<RenderEvent>(&subjects.render_event(name.render))
+        .await?;
+    let progress = app
+        .queue
+        .subscribe::<Progress>(&subjects.render_progress(name.render))
+        .await?;
+    let mut watch = Watch {
+        app,
+        name,
+        told: None,
+    };
     let first = watch.news().await?;
     let (sender, receiver) = mpsc::channel(BUFFER);
     let previews = !request.without_previews;
@@ -116,12 +125,16 @@ impl Watch {
 
     /// Whether progress comes from an attempt that the watcher has not heard of yet.
     fn is_behind(&self, step: &Progress) -> bool {
-        self.told.is_none_or(|(_, attempt, _)| attempt < step.attempt)
+        self.told
+            .is_none_or(|(_, attempt, _)| attempt < step.attempt)
     }
 
     /// Passes progress of the present attempt on, unless the watcher is behind.
     fn forward(&self, step: &Progress, sender: &Sender, previews: bool) {
-        if self.told.is_none_or(|(_, attempt, _)| attempt != step.attempt) {
+        if self
+            .told
+            .is_none_or(|(_, attempt, _)| attempt != step.attempt)
+        {
             return;
         }
         let progress = wire::progress(step.progress);
@@ -139,7 +152,9 @@ impl Watch {
 
 async fn send(sender: &Sender, event: Event) {
     // A watcher that has gone is noticed by the caller.
-    let _ = sender.send(Ok(v1::WatchRenderResponse { event: Some(event) })).await;
+    let _ = sender
+        .send(Ok(v1::WatchRenderResponse { event: Some(event) }))
+        .await;
 }
 
 fn drop_if_full(sender: &Sender, event: Event) {

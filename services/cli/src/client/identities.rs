@@ -82,36 +82,64 @@ pub enum IdentitiesCommand {
 /// Runs a command.
 pub async fn identities(command: IdentitiesCommand, output: Output) -> Result<(), Failure> {
     match command {
-        IdentitiesCommand::Create { client, display_name, consent, external_id, labels } => {
+        IdentitiesCommand::Create {
+            client,
+            display_name,
+            consent,
+            external_id,
+            labels,
+        } => {
             let identity = v1::Identity {
                 display_name,
                 external_id,
                 labels: labels.into_iter().collect(),
-                consent: consent
-                    .map(|reference| v1::Consent { reference, ..v1::Consent::default() }),
+                consent: consent.map(|reference| v1::Consent {
+                    reference,
+                    ..v1::Consent::default()
+                }),
                 ..v1::Identity::default()
             };
-            let request =
-                v1::CreateIdentityRequest { identity: Some(identity), ..Default::default() };
-            let answer = client.identities().await?.create_identity(request).await?.into_inner();
+            let request = v1::CreateIdentityRequest {
+                identity: Some(identity),
+                ..Default::default()
+            };
+            let answer = client
+                .identities()
+                .await?
+                .create_identity(request)
+                .await?
+                .into_inner();
             show(&present(answer.identity)?, output)
         }
-        IdentitiesCommand::List { client, external_id, labels } => {
-            list(&client, external_id, labels, output).await
-        }
+        IdentitiesCommand::List {
+            client,
+            external_id,
+            labels,
+        } => list(&client, external_id, labels, output).await,
         IdentitiesCommand::Get { client, name } => show(&get(&client, name).await?, output),
         IdentitiesCommand::Wait { client, name } => wait(&client, name, output).await,
         IdentitiesCommand::RevokeConsent { client, name } => {
             revoke_consent(&client, name, output).await
         }
         IdentitiesCommand::Delete { client, name } => {
-            let request = v1::DeleteIdentityRequest { name, etag: String::new() };
+            let request = v1::DeleteIdentityRequest {
+                name,
+                etag: String::new(),
+            };
             client.identities().await?.delete_identity(request).await?;
             Ok(())
         }
         IdentitiesCommand::ExportLora { client, name } => {
-            let request = v1::ExportLoraRequest { name, ..Default::default() };
-            let answer = client.identities().await?.export_lora(request).await?.into_inner();
+            let request = v1::ExportLoraRequest {
+                name,
+                ..Default::default()
+            };
+            let answer = client
+                .identities()
+                .await?
+                .export_lora(request)
+                .await?
+                .into_inner();
             print_json(&to_json(&present(answer.export)?))
         }
     }
@@ -119,7 +147,12 @@ pub async fn identities(command: IdentitiesCommand, output: Output) -> Result<()
 
 async fn get(client: &ClientArgs, name: String) -> Result<v1::Identity, Failure> {
     let request = v1::GetIdentityRequest { name };
-    let answer = client.identities().await?.get_identity(request).await?.into_inner();
+    let answer = client
+        .identities()
+        .await?
+        .get_identity(request)
+        .await?
+        .into_inner();
     present(answer.identity)
 }
 
@@ -161,7 +194,12 @@ async fn list(
 
 async fn wait(client: &ClientArgs, name: String, output: Output) -> Result<(), Failure> {
     let request = v1::WatchIdentityRequest { name };
-    let mut news = client.identities().await?.watch_identity(request).await?.into_inner();
+    let mut news = client
+        .identities()
+        .await?
+        .watch_identity(request)
+        .await?
+        .into_inner();
     while let Some(message) = news.next().await.transpose()? {
         let identity = present(message.identity)?;
         match identity.state() {
@@ -178,21 +216,28 @@ async fn wait(client: &ClientArgs, name: String, output: Output) -> Result<(), F
     Err(Failure::new("the api ended the watch; repeat the command"))
 }
 
-async fn revoke_consent(
-    client: &ClientArgs,
-    name: String,
-    output: Output,
-) -> Result<(), Failure> {
+async fn revoke_consent(client: &ClientArgs, name: String, output: Output) -> Result<(), Failure> {
     let mut identity = get(client, name).await?;
     let Some(consent) = identity.consent.as_mut() else {
-        return Err(Failure::new("the identity has no consent that could be withdrawn"));
+        return Err(Failure::new(
+            "the identity has no consent that could be withdrawn",
+        ));
     };
     let now = likeness_domain::Clock::now(&likeness_domain::SystemClock);
     consent.revoke_time = Some(likeness_wire::time::to_proto(now));
-    let mask = prost_types::FieldMask { paths: vec!["consent".to_owned()] };
-    let request =
-        v1::UpdateIdentityRequest { identity: Some(identity), update_mask: Some(mask) };
-    let answer = client.identities().await?.update_identity(request).await?.into_inner();
+    let mask = prost_types::FieldMask {
+        paths: vec!["consent".to_owned()],
+    };
+    let request = v1::UpdateIdentityRequest {
+        identity: Some(identity),
+        update_mask: Some(mask),
+    };
+    let answer = client
+        .identities()
+        .await?
+        .update_identity(request)
+        .await?
+        .into_inner();
     show(&present(answer.identity)?, output)
 }
 

@@ -15,7 +15,10 @@ pub struct ModelsArgs {
 /// Runs the command.
 pub async fn models(args: ModelsArgs, output: Output) -> Result<(), Failure> {
     let mut client = args.client.renders().await?;
-    let answer = client.list_models(v1::ListModelsRequest {}).await?.into_inner();
+    let answer = client
+        .list_models(v1::ListModelsRequest {})
+        .await?
+        .into_inner();
     let rows = answer.models.iter().map(|model| {
         let defaults = model.defaults.unwrap_or_default();
         vec![
@@ -26,5 +29,10 @@ pub async fn models(args: ModelsArgs, output: Output) -> Result<(), Failure> {
         ]
     });
     let json = answer.models.iter().map(to_json).collect();
-    print(output, &["MODEL", "BUNDLE", "SIZE", "STEPS"], rows.collect(), &json)
+    print(
+        output,
+        &["MODEL", "BUNDLE", "SIZE", "STEPS"],
+        rows.collect(),
+        &json,
+    )
 }

@@ -53,12 +53,19 @@ pub enum PhotosCommand {
 /// Runs a command.
 pub async fn photos(command: PhotosCommand, output: Output) -> Result<(), Failure> {
     match command {
-        PhotosCommand::Add { client, identity, files, largest } => {
-            add(&client, &identity, &files, largest, output).await
-        }
+        PhotosCommand::Add {
+            client,
+            identity,
+            files,
+            largest,
+        } => add(&client, &identity, &files, largest, output).await,
         PhotosCommand::List { client, identity } => list(&client, identity, output).await,
         PhotosCommand::Delete { client, name } => {
-            client.identities().await?.delete_photo(v1::DeletePhotoRequest { name }).await?;
+            client
+                .identities()
+                .await?
+                .delete_photo(v1::DeletePhotoRequest { name })
+                .await?;
             Ok(())
         }
     }
@@ -72,7 +79,11 @@ async fn add(
     output: Output,
 ) -> Result<(), Failure> {
     let mut client = client.identities().await?;
-    let face = if largest { v1::FaceChoice::Largest } else { v1::FaceChoice::Only };
+    let face = if largest {
+        v1::FaceChoice::Largest
+    } else {
+        v1::FaceChoice::Only
+    };
     let mut photos = Vec::with_capacity(files.len());
     for file in files {
         let bytes = fs::read(file)
@@ -82,14 +93,19 @@ async fn add(
             face: face.into(),
             request_id: String::new(),
         };
-        let answer = client.upload_photo(stream::iter(parts(header, &bytes))).await?.into_inner();
+        let answer = client
+            .upload_photo(stream::iter(parts(header, &bytes)))
+            .await?
+            .into_inner();
         photos.push(present(answer.photo)?);
     }
     show(&photos, output)
 }
 
 fn parts(header: v1::UploadPhotoHeader, bytes: &[u8]) -> Vec<v1::UploadPhotoRequest> {
-    let chunks = bytes.chunks(CHUNK).map(|chunk| Part::Chunk(chunk.to_vec().into()));
+    let chunks = bytes
+        .chunks(CHUNK)
+        .map(|chunk| Part::Chunk(chunk.to_vec().into()));
     std::iter::once(Part::Header(header))
         .chain(chunks)
         .map(|part| v1::UploadPhotoRequest { part: Some(part) })
@@ -98,7 +114,10 @@ fn parts(header: v1::UploadPhotoHeader, bytes: &[u8]) -> Vec<v1::UploadPhotoRequ
 
 async fn list(client: &ClientArgs, identity: String, output: Output) -> Result<(), Failure> {
     let mut client = client.identities().await?;
-    let mut request = v1::ListPhotosRequest { parent: identity, ..Default::default() };
+    let mut request = v1::ListPhotosRequest {
+        parent: identity,
+        ..Default::default()
+    };
     let mut photos = Vec::new();
     loop {
         let page = client.list_photos(request.clone()).await?.into_inner();
@@ -120,7 +139,12 @@ fn show(photos: &[v1::Photo], output: Output) -> Result<(), Failure> {
         ]
     });
     let json = photos.iter().map(to_json).collect();
-    print(output, &["NAME", "STATE", "BYTES", "REMARK"], rows.collect(), &json)
+    print(
+        output,
+        &["NAME", "STATE", "BYTES", "REMARK"],
+        rows.collect(),
+        &json,
+    )
 }
 
 fn remark(photo: &v1::Photo) -> String {

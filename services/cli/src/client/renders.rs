@@ -136,19 +136,41 @@ pub async fn renders(command: RendersCommand, output: Output) -> Result<(), Fail
         RendersCommand::Create(args) => create(*args, output).await,
         RendersCommand::Get { client, name } => {
             let request = v1::GetRenderRequest { name };
-            let answer = client.renders().await?.get_render(request).await?.into_inner();
+            let answer = client
+                .renders()
+                .await?
+                .get_render(request)
+                .await?
+                .into_inner();
             show(&present(answer.render)?, output)
         }
-        RendersCommand::List { client, identity, limit } => {
-            let request =
-                v1::ListRendersRequest { identity, page_size: limit, ..Default::default() };
-            let answer = client.renders().await?.list_renders(request).await?.into_inner();
+        RendersCommand::List {
+            client,
+            identity,
+            limit,
+        } => {
+            let request = v1::ListRendersRequest {
+                identity,
+                page_size: limit,
+                ..Default::default()
+            };
+            let answer = client
+                .renders()
+                .await?
+                .list_renders(request)
+                .await?
+                .into_inner();
             list(&answer.renders, output)
         }
         RendersCommand::Watch { client, name } => ended(&follow(&client, &name).await?, output),
         RendersCommand::Cancel { client, name } => {
             let request = v1::CancelRenderRequest { name };
-            let answer = client.renders().await?.cancel_render(request).await?.into_inner();
+            let answer = client
+                .renders()
+                .await?
+                .cancel_render(request)
+                .await?
+                .into_inner();
             show(&present(answer.render)?, output)
         }
         RendersCommand::Download { client, name, dir } => {
@@ -171,12 +193,18 @@ async fn create(args: CreateArgs, output: Output) -> Result<(), Failure> {
         seed: args.seed,
         steps: args.steps,
         guidance: args.guidance,
-        scheduler: args.scheduler.map_or(0, |scheduler| wire::scheduler(scheduler).into()),
+        scheduler: args
+            .scheduler
+            .map_or(0, |scheduler| wire::scheduler(scheduler).into()),
         width: args.width,
         height: args.height,
         image_count: args.images,
-        output_format: args.format.map_or(0, |format| wire::image_format(format).into()),
-        priority: args.priority.map_or(0, |priority| wire::priority(priority).into()),
+        output_format: args
+            .format
+            .map_or(0, |format| wire::image_format(format).into()),
+        priority: args
+            .priority
+            .map_or(0, |priority| wire::priority(priority).into()),
         labels: args.labels.into_iter().collect(),
         ..v1::Render::default()
     };
@@ -186,7 +214,13 @@ async fn create(args: CreateArgs, output: Output) -> Result<(), Failure> {
         validate_only: args.validate_only,
         ..Default::default()
     };
-    let answer = args.client.renders().await?.create_render(request).await?.into_inner();
+    let answer = args
+        .client
+        .renders()
+        .await?
+        .create_render(request)
+        .await?
+        .into_inner();
     let render = present(answer.render)?;
     if args.wait && !args.validate_only {
         return ended(&follow(&args.client, &render.name).await?, output);
@@ -203,7 +237,10 @@ fn ended(render: &v1::Render, output: Output) -> Result<(), Failure> {
     let why = render.error.as_ref().map_or_else(String::new, |error| {
         format!(": {} ({})", error.message, error.reason)
     });
-    Err(Failure::new(format!("the render is {}{why}", state(render))))
+    Err(Failure::new(format!(
+        "the render is {}{why}",
+        state(render)
+    )))
 }
 
 fn list(renders: &[v1::Render], output: Output) -> Result<(), Failure> {
@@ -217,7 +254,12 @@ fn list(renders: &[v1::Render], output: Output) -> Result<(), Failure> {
         ]
     });
     let json = renders.iter().map(to_json).collect();
-    print(output, &["NAME", "STATE", "MODEL", "SIZE", "IMAGES"], rows.collect(), &json)
+    print(
+        output,
+        &["NAME", "STATE", "MODEL", "SIZE", "IMAGES"],
+        rows.collect(),
+        &json,
+    )
 }
 
 fn show(render: &v1::Render, output: Output) -> Result<(), Failure> {
@@ -230,9 +272,19 @@ fn show(render: &v1::Render, output: Output) -> Result<(), Failure> {
         ("seed", render.seed().to_string()),
         ("steps", render.steps().to_string()),
         ("images", render.image_count().to_string()),
-        ("error", error.map(|error| format!("{}: {}", error.reason, error.message)).unwrap_or_default()),
+        (
+            "error",
+            error
+                .map(|error| format!("{}: {}", error.reason, error.message))
+                .unwrap_or_default(),
+        ),
     ];
-    fields.extend(render.images.iter().map(|image| ("image", image.url.clone())));
+    fields.extend(
+        render
+            .images
+            .iter()
+            .map(|image| ("image", image.url.clone())),
+    );
     print_fields(output, &fields, &to_json(render))
 }
 
@@ -252,26 +304,44 @@ async fn download(render: &v1::Render, dir: &Path, output: Output) -> Result<(),
         paths.push(path.display().to_string());
     }
     let json = paths.iter().cloned().map(serde_json::Value::from).collect();
-    print(output, &["FILE"], paths.into_iter().map(|path| vec![path]).collect(), &json)
+    print(
+        output,
+        &["FILE"],
+        paths.into_iter().map(|path| vec![path]).collect(),
+        &json,
+    )
 }
 
 async fn fetch(http: &reqwest::Client, url: &str) -> Result<bytes::Bytes, Failure> {
     let broken = |error: reqwest::Error| {
-        Failure::new(format!("the image cannot be downloaded: {}", error.without_url()))
+        Failure::new(format!(
+            "the image cannot be downloaded: {}",
+            error.without_url()
+        ))
     };
     let answer = http.get(url).send().await.map_err(broken)?;
-    answer.error_for_status().map_err(broken)?.bytes().await.map_err(broken)
+    answer
+        .error_for_status()
+        .map_err(broken)?
+        .bytes()
+        .await
+        .map_err(broken)
 }
 
 fn weighted(text: &str) -> Result<v1::WeightedIdentity, String> {
     let (identity, weight) = match text.split_once('=') {
         None => (text, None),
         Some((identity, weight)) => {
-            let weight = weight.parse().map_err(|_| "expected NAME=WEIGHT, as NAME=0.5")?;
+            let weight = weight
+                .parse()
+                .map_err(|_| "expected NAME=WEIGHT, as NAME=0.5")?;
             (identity, Some(weight))
         }
     };
-    Ok(v1::WeightedIdentity { identity: identity.to_owned(), weight })
+    Ok(v1::WeightedIdentity {
+        identity: identity.to_owned(),
+        weight,
+    })
 }
 
 #[cfg(test)]

@@ -18,9 +18,8 @@ pub async fn follow(client: &ClientArgs, name: &str) -> Result<v1::Render, Failu
     let render = loop {
         match follow_once(client, name, &bar, &mut tries).await {
             Ok(Some(render)) => break render,
-            Ok(None) => {}
             Err(failure) if tries >= MOST_TRIES => return Err(failure),
-            Err(_) => {}
+            Ok(None) | Err(_) => {}
         }
         tries += 1;
         tokio::time::sleep(PAUSE).await;
@@ -35,7 +34,10 @@ async fn follow_once(
     bar: &ProgressBar,
     tries: &mut u32,
 ) -> Result<Option<v1::Render>, Failure> {
-    let request = v1::WatchRenderRequest { name: name.to_owned(), without_previews: true };
+    let request = v1::WatchRenderRequest {
+        name: name.to_owned(),
+        without_previews: true,
+    };
     let mut events = match client.renders().await?.watch_render(request).await {
         Ok(events) => events.into_inner(),
         Err(status) => {
@@ -48,7 +50,9 @@ async fn follow_once(
     };
     *tries = 0;
     while let Some(message) = events.next().await {
-        let Ok(message) = message else { return Ok(None) };
+        let Ok(message) = message else {
+            return Ok(None);
+        };
         match message.event {
             Some(Event::Render(render)) if is_over(&render) => return Ok(Some(render)),
             Some(Event::Render(render)) => bar.set_message(state(&render)),

@@ -43,23 +43,60 @@ pub enum KeysCommand {
 /// Runs a command.
 pub async fn keys(command: KeysCommand, output: Output) -> Result<(), Failure> {
     match command {
-        KeysCommand::Create { operator, tenant, display_name } => {
-            let api_key = Some(v1::ApiKey { display_name, ..v1::ApiKey::default() });
-            let request = v1::CreateApiKeyRequest { parent: tenant, api_key };
-            let answer = operator.admin().await?.create_api_key(request).await?.into_inner();
+        KeysCommand::Create {
+            operator,
+            tenant,
+            display_name,
+        } => {
+            let api_key = Some(v1::ApiKey {
+                display_name,
+                ..v1::ApiKey::default()
+            });
+            let request = v1::CreateApiKeyRequest {
+                parent: tenant,
+                api_key,
+            };
+            let answer = operator
+                .admin()
+                .await?
+                .create_api_key(request)
+                .await?
+                .into_inner();
             let name = answer.api_key.unwrap_or_default().name;
             let fields = [("name", name.clone()), ("secret", answer.secret.clone())];
-            print_fields(output, &fields, &json!({ "name": name, "secret": answer.secret }))
+            print_fields(
+                output,
+                &fields,
+                &json!({ "name": name, "secret": answer.secret }),
+            )
         }
         KeysCommand::List { operator, tenant } => {
-            let request = v1::ListApiKeysRequest { parent: tenant, page_size: 1000, ..Default::default() };
-            let answer = operator.admin().await?.list_api_keys(request).await?.into_inner();
+            let request = v1::ListApiKeysRequest {
+                parent: tenant,
+                page_size: 1000,
+                ..Default::default()
+            };
+            let answer = operator
+                .admin()
+                .await?
+                .list_api_keys(request)
+                .await?
+                .into_inner();
             let rows = answer.api_keys.iter().map(|key| {
-                let state = if key.revoke_time.is_some() { "REVOKED" } else { "VALID" };
+                let state = if key.revoke_time.is_some() {
+                    "REVOKED"
+                } else {
+                    "VALID"
+                };
                 vec![key.name.clone(), key.display_name.clone(), state.to_owned()]
             });
             let json = answer.api_keys.iter().map(to_json).collect();
-            print(output, &["NAME", "DISPLAY NAME", "STATE"], rows.collect(), &json)
+            print(
+                output,
+                &["NAME", "DISPLAY NAME", "STATE"],
+                rows.collect(),
+                &json,
+            )
         }
         KeysCommand::Revoke { operator, name } => {
             let request = v1::RevokeApiKeyRequest { name };

@@ -33,8 +33,12 @@ pub enum WorkersCommand {
 /// Runs a queue command.
 pub async fn queue(command: QueueCommand, output: Output) -> Result<(), Failure> {
     let QueueCommand::Stats { operator } = command;
-    let answer =
-        operator.admin().await?.get_queue_stats(v1::GetQueueStatsRequest {}).await?.into_inner();
+    let answer = operator
+        .admin()
+        .await?
+        .get_queue_stats(v1::GetQueueStatsRequest {})
+        .await?
+        .into_inner();
     if output == Output::Json {
         return crate::output::print_json(&to_json(&answer));
     }
@@ -42,12 +46,20 @@ pub async fn queue(command: QueueCommand, output: Output) -> Result<(), Failure>
         .renders
         .iter()
         .map(|count| {
-            (short(count.state().as_str_name(), "RENDER_STATE"), count.count.to_string())
+            (
+                short(count.state().as_str_name(), "RENDER_STATE"),
+                count.count.to_string(),
+            )
         })
-        .chain([("photos pending".to_owned(), answer.pending_photos.to_string())])
+        .chain([(
+            "photos pending".to_owned(),
+            answer.pending_photos.to_string(),
+        )])
         .collect();
-    let fields: Vec<(&str, String)> =
-        states.iter().map(|(state, count)| (state.as_str(), count.clone())).collect();
+    let fields: Vec<(&str, String)> = states
+        .iter()
+        .map(|(state, count)| (state.as_str(), count.clone()))
+        .collect();
     print_fields(output, &fields, &to_json(&answer))?;
     let rows = answer.pools.iter().map(|pool| {
         vec![
@@ -65,8 +77,16 @@ pub async fn queue(command: QueueCommand, output: Output) -> Result<(), Failure>
 /// Runs a workers command.
 pub async fn workers(command: WorkersCommand, output: Output) -> Result<(), Failure> {
     let WorkersCommand::List { operator } = command;
-    let request = v1::ListWorkersRequest { page_size: 1000, ..Default::default() };
-    let answer = operator.admin().await?.list_workers(request).await?.into_inner();
+    let request = v1::ListWorkersRequest {
+        page_size: 1000,
+        ..Default::default()
+    };
+    let answer = operator
+        .admin()
+        .await?
+        .list_workers(request)
+        .await?
+        .into_inner();
     let rows = answer.workers.iter().map(|worker| {
         vec![
             worker.name.clone(),
@@ -78,5 +98,10 @@ pub async fn workers(command: WorkersCommand, output: Output) -> Result<(), Fail
         ]
     });
     let json = answer.workers.iter().map(to_json).collect();
-    print(output, &["NAME", "KIND", "POOL", "DEVICE", "HOLDS", "STATE"], rows.collect(), &json)
+    print(
+        output,
+        &["NAME", "KIND", "POOL", "DEVICE", "HOLDS", "STATE"],
+        rows.collect(),
+        &json,
+    )
 }

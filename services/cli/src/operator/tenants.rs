@@ -57,37 +57,78 @@ pub enum TenantsCommand {
 /// Runs a command.
 pub async fn tenants(command: TenantsCommand, output: Output) -> Result<(), Failure> {
     match command {
-        TenantsCommand::Create { operator, display_name, weight } => {
+        TenantsCommand::Create {
+            operator,
+            display_name,
+            weight,
+        } => {
             let limits = weight.map(|weight| v1::TenantLimits {
                 weight: Some(weight),
                 ..v1::TenantLimits::default()
             });
-            let tenant = v1::Tenant { display_name, limits, ..v1::Tenant::default() };
-            let request =
-                v1::CreateTenantRequest { tenant: Some(tenant), request_id: String::new() };
-            let answer = operator.admin().await?.create_tenant(request).await?.into_inner();
+            let tenant = v1::Tenant {
+                display_name,
+                limits,
+                ..v1::Tenant::default()
+            };
+            let request = v1::CreateTenantRequest {
+                tenant: Some(tenant),
+                request_id: String::new(),
+            };
+            let answer = operator
+                .admin()
+                .await?
+                .create_tenant(request)
+                .await?
+                .into_inner();
             show(&answer.tenant.unwrap_or_default(), output)
         }
         TenantsCommand::Get { operator, name } => {
             let request = v1::GetTenantRequest { name };
-            let answer = operator.admin().await?.get_tenant(request).await?.into_inner();
+            let answer = operator
+                .admin()
+                .await?
+                .get_tenant(request)
+                .await?
+                .into_inner();
             show(&answer.tenant.unwrap_or_default(), output)
         }
         TenantsCommand::List { operator } => list(&operator, output).await,
-        TenantsCommand::Suspend { operator, name, resume } => {
-            let state = match resume {
-                true => v1::TenantState::Active,
-                false => v1::TenantState::Suspended,
+        TenantsCommand::Suspend {
+            operator,
+            name,
+            resume,
+        } => {
+            let state = if resume {
+                v1::TenantState::Active
+            } else {
+                v1::TenantState::Suspended
             };
-            let tenant = v1::Tenant { name, state: state.into(), ..v1::Tenant::default() };
-            let mask = prost_types::FieldMask { paths: vec!["state".to_owned()] };
-            let request =
-                v1::UpdateTenantRequest { tenant: Some(tenant), update_mask: Some(mask) };
-            let answer = operator.admin().await?.update_tenant(request).await?.into_inner();
+            let tenant = v1::Tenant {
+                name,
+                state: state.into(),
+                ..v1::Tenant::default()
+            };
+            let mask = prost_types::FieldMask {
+                paths: vec!["state".to_owned()],
+            };
+            let request = v1::UpdateTenantRequest {
+                tenant: Some(tenant),
+                update_mask: Some(mask),
+            };
+            let answer = operator
+                .admin()
+                .await?
+                .update_tenant(request)
+                .await?
+                .into_inner();
             show(&answer.tenant.unwrap_or_default(), output)
         }
         TenantsCommand::Delete { operator, name } => {
-            let request = v1::DeleteTenantRequest { name, etag: String::new() };
+            let request = v1::DeleteTenantRequest {
+                name,
+                etag: String::new(),
+            };
             operator.admin().await?.delete_tenant(request).await?;
             Ok(())
         }
@@ -99,7 +140,10 @@ async fn list(operator: &OperatorArgs, output: Output) -> Result<(), Failure> {
     let mut tenants = Vec::new();
     let mut page_token = String::new();
     loop {
-        let request = v1::ListTenantsRequest { page_size: 0, page_token };
+        let request = v1::ListTenantsRequest {
+            page_size: 0,
+            page_token,
+        };
         let page = client.list_tenants(request).await?.into_inner();
         tenants.extend(page.tenants);
         page_token = page.next_page_token;
@@ -109,7 +153,13 @@ async fn list(operator: &OperatorArgs, output: Output) -> Result<(), Failure> {
     }
     let rows = tenants
         .iter()
-        .map(|tenant| vec![tenant.name.clone(), tenant.display_name.clone(), state(tenant)])
+        .map(|tenant| {
+            vec![
+                tenant.name.clone(),
+                tenant.display_name.clone(),
+                state(tenant),
+            ]
+        })
         .collect();
     let json = tenants.iter().map(to_json).collect();
     print(output, &["NAME", "DISPLAY NAME", "STATE"], rows, &json)

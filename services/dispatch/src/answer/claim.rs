@@ -34,7 +34,9 @@ pub async fn claim(dispatch: Dispatch, request: ClaimRequest) -> Result<ClaimRep
             // A claim may itself have settled the render: expired, or its person gone.
             events::wake(&dispatch).await;
             notify_settled(&dispatch, &request, refusal).await;
-            Ok(ClaimReply::Refused { reason: reason(refusal) })
+            Ok(ClaimReply::Refused {
+                reason: reason(refusal),
+            })
         }
     }
 }
@@ -58,7 +60,12 @@ async fn reply(dispatch: &Dispatch, grant: &renders::Grant) -> Result<Grant, Err
         lease_seconds: u32::try_from(policy.lease.num_seconds()).unwrap_or(0),
         spec: grant.render.spec.clone(),
         expire_time: grant.render.expire_time,
-        coefficient_sets: grant.render.identities.iter().map(|part| part.weight).collect(),
+        coefficient_sets: grant
+            .render
+            .identities
+            .iter()
+            .map(|part| part.weight)
+            .collect(),
         uploads: uploads(dispatch, grant).await?,
         upload_expire: dispatch.clock.now() + policy.upload_ttl,
     })
@@ -67,7 +74,11 @@ async fn reply(dispatch: &Dispatch, grant: &renders::Grant) -> Result<Grant, Err
 /// One upload link for each image; their keys hold the attempt, so that a stale one can replace nothing.
 async fn uploads(dispatch: &Dispatch, grant: &renders::Grant) -> Result<Vec<Upload>, Error> {
     let spec = &grant.render.spec;
-    let ttl = dispatch.policy.upload_ttl.to_std().unwrap_or(Duration::ZERO);
+    let ttl = dispatch
+        .policy
+        .upload_ttl
+        .to_std()
+        .unwrap_or(Duration::ZERO);
     let mut uploads = Vec::with_capacity(spec.image_count as usize);
     for position in 0..spec.image_count {
         let key = ObjectKey::RenderImage {
@@ -79,7 +90,11 @@ async fn uploads(dispatch: &Dispatch, grant: &renders::Grant) -> Result<Vec<Uplo
         };
         let content_type = spec.output_format.content_type();
         uploads.push(Upload {
-            url: dispatch.blob.presign_put(&key, ttl, content_type).await?.into(),
+            url: dispatch
+                .blob
+                .presign_put(&key, ttl, content_type)
+                .await?
+                .into(),
             content_type: content_type.to_owned(),
         });
     }

@@ -19,10 +19,14 @@ pub async fn coefficients(
     let mut conn = acquire(&dispatch.pool).await?;
     let now = dispatch.clock.now();
     let Some(render) = renders::holds(&mut conn, request.render, attempt, now).await? else {
-        return Ok(CoefficientsReply::Refused { reason: Refusal::StaleAttempt });
+        return Ok(CoefficientsReply::Refused {
+            reason: Refusal::StaleAttempt,
+        });
     };
     let Some(part) = render.identities.get(request.set as usize) else {
-        return Ok(CoefficientsReply::Refused { reason: Refusal::NoSuchSet });
+        return Ok(CoefficientsReply::Refused {
+            reason: Refusal::NoSuchSet,
+        });
     };
     let set = identity(&dispatch, &mut conn, render.tenant_id, &render.bundle, part).await?;
     Ok(CoefficientsReply::Set(set))

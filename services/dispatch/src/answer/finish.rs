@@ -14,8 +14,7 @@ pub async fn finish(dispatch: Dispatch, request: FinishRequest) -> Result<Finish
     let mut tx = dispatch.begin().await?;
     let now = dispatch.clock.now();
     let retry = &dispatch.policy.retry;
-    let finish =
-        renders::finish(&mut tx, request.render, attempt, &outcome, retry, now).await?;
+    let finish = renders::finish(&mut tx, request.render, attempt, &outcome, retry, now).await?;
     dispatch.commit(tx).await?;
     if let Finish::Applied(state) = finish {
         tracing::info!(render = %request.render, attempt, %state, "attempt finished");
@@ -34,9 +33,15 @@ fn outcome(outcome: WorkOutcome) -> Outcome {
     match outcome {
         WorkOutcome::Succeeded { images, timings } => Outcome::Succeeded { images, timings },
         WorkOutcome::Cancelled => Outcome::Cancelled,
-        WorkOutcome::Failed { reason, message, retryable } => {
-            Outcome::Failed { reason, message, retryable }
-        }
+        WorkOutcome::Failed {
+            reason,
+            message,
+            retryable,
+        } => Outcome::Failed {
+            reason,
+            message,
+            retryable,
+        },
         WorkOutcome::HandedBack => Outcome::HandedBack,
     }
 }

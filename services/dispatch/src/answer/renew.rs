@@ -12,8 +12,14 @@ pub async fn renew(dispatch: Dispatch, request: RenewRequest) -> Result<RenewRep
     let attempt = signed("attempt", request.attempt)?;
     let mut tx = dispatch.begin().await?;
     let lease = dispatch.policy.lease;
-    let renewal =
-        renders::renew(&mut tx, request.render, attempt, lease, dispatch.clock.now()).await?;
+    let renewal = renders::renew(
+        &mut tx,
+        request.render,
+        attempt,
+        lease,
+        dispatch.clock.now(),
+    )
+    .await?;
     dispatch.commit(tx).await?;
     Ok(match renewal {
         Renewal::Held { cancel, .. } => RenewReply::Held {

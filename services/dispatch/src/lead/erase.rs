@@ -16,7 +16,10 @@ pub async fn erase(dispatch: &Dispatch) -> Result<(), Error> {
     let due = erasures::due(&mut conn, MOST, as_of).await?;
     drop(conn);
     for prefix in due {
-        dispatch.blob.delete_prefix(&prefix.parse().map_err(Error::internal)?).await?;
+        dispatch
+            .blob
+            .delete_prefix(&prefix.parse().map_err(Error::internal)?)
+            .await?;
         let mut conn = acquire(&dispatch.pool).await?;
         erasures::done(&mut conn, &[prefix], as_of).await?;
     }

@@ -30,7 +30,11 @@ pub fn spawn(dispatch: &Dispatch, lifecycle: &Lifecycle) {
     let (leader, soft) = (dispatch.clone(), lifecycle.soft().clone());
     lifecycle.spawn("leader", async move {
         let mut leadership = None;
-        while soft.run_until_cancelled(leader.work_or_timer()).await.is_some() {
+        while soft
+            .run_until_cancelled(leader.work_or_timer())
+            .await
+            .is_some()
+        {
             leadership = round(&leader).await;
         }
         if let Some(leadership) = leadership {
@@ -42,14 +46,23 @@ pub fn spawn(dispatch: &Dispatch, lifecycle: &Lifecycle) {
     lifecycle.spawn("wakes", async move {
         let topic = listener.queue.subjects().dispatch_wake();
         let mut wakes = listener.queue.subscribe::<Wake>(&topic).await?;
-        while soft.run_until_cancelled(wakes.next()).await.flatten().is_some() {
+        while soft
+            .run_until_cancelled(wakes.next())
+            .await
+            .flatten()
+            .is_some()
+        {
             listener.work().notify_one();
         }
         Ok(())
     });
     let (eraser, soft) = (dispatch.clone(), lifecycle.soft().clone());
     lifecycle.spawn("eraser", async move {
-        while soft.run_until_cancelled(tokio::time::sleep(ERASE)).await.is_some() {
+        while soft
+            .run_until_cancelled(tokio::time::sleep(ERASE))
+            .await
+            .is_some()
+        {
             step("erase", erase::erase(&eraser).await);
         }
         Ok(())
@@ -90,7 +103,9 @@ async fn release(dispatch: &Dispatch, leadership: &Leadership) -> Result<(), Err
 
 /// Logs a step that failed: the next round does it again.
 fn step<T>(name: &'static str, result: Result<T, Error>) -> Option<T> {
-    result.inspect_err(|error| tracing::warn!(step = name, ?error, "a step failed")).ok()
+    result
+        .inspect_err(|error| tracing::warn!(step = name, ?error, "a step failed"))
+        .ok()
 }
 
 /// Runs a future on each item at once and keeps the items whose future succeeded.
@@ -99,12 +114,15 @@ async fn succeeded<T: Copy, E: std::fmt::Display, Fut: Future<Output = Result<()
     run: impl Fn(T) -> Fut,
 ) -> Vec<T> {
     let results = futures::future::join_all(items.iter().map(|item| run(*item))).await;
-    let kept = items.iter().zip(results).filter_map(|(item, result)| match result {
-        Ok(()) => Some(*item),
-        Err(error) => {
-            tracing::warn!(%error, "not published; it will be again");
-            None
-        }
-    });
+    let kept = items
+        .iter()
+        .zip(results)
+        .filter_map(|(item, result)| match result {
+            Ok(()) => Some(*item),
+            Err(error) => {
+                tracing::warn!(%error, "not published; it will be again");
+                None
+            }
+        });
     kept.collect()
 }

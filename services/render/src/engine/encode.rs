@@ -18,7 +18,10 @@ pub fn encode(picture: &RgbImage, format: ImageFormat) -> Result<Bytes, ImageErr
     match format {
         ImageFormat::Png => write(PngEncoder::new(&mut file), picture)?,
         ImageFormat::Jpeg => {
-            write(JpegEncoder::new_with_quality(&mut file, JPEG_QUALITY), picture)?;
+            write(
+                JpegEncoder::new_with_quality(&mut file, JPEG_QUALITY),
+                picture,
+            )?;
         }
         ImageFormat::Webp => write(WebPEncoder::new_lossless(&mut file), picture)?,
     }

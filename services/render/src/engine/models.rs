@@ -34,7 +34,12 @@ impl Models {
         let basis = Basis::load(&bundle.hyperlora()?.dir, &Device::Cpu)?;
         let loaded = bundle.name().to_owned();
         let sdxl = load_sdxl(&bundle, None)?;
-        Ok(Self { bundle, basis, loaded, sdxl })
+        Ok(Self {
+            bundle,
+            basis,
+            loaded,
+            sdxl,
+        })
     }
 
     /// What the queue needs to know of the bundle. Its default model goes by the bundle's own name.
@@ -48,7 +53,9 @@ impl Models {
             encoder: self.bundle.encoder_digest()?,
             tokens: u32::try_from(self.basis.tokens())?,
             k: u32::try_from(self.basis.k())?,
-            models: std::iter::once(self.bundle.name().to_owned()).chain(others).collect(),
+            models: std::iter::once(self.bundle.name().to_owned())
+                .chain(others)
+                .collect(),
             defaults: RenderDefaults {
                 scheduler: defaults
                     .scheduler
@@ -105,7 +112,10 @@ impl Models {
             return Ok(Vec::new());
         }
         let coefficients = blend(&job.sets)?;
-        let lora = self.basis.synthesize(&coefficients, Kind::Id).map_err(bundle_mismatch)?;
+        let lora = self
+            .basis
+            .synthesize(&coefficients, Kind::Id)
+            .map_err(bundle_mismatch)?;
         Ok(updates(lora, f64::from(job.spec.id_scale)))
     }
 
@@ -121,24 +131,30 @@ impl Models {
         if let Some(reason) = job.stop.reason() {
             return Err(Failure::Stopped(reason));
         }
-        self.sdxl.sample(&request, &mut on_step).map_err(|error| match error {
-            likeness_sdxl::Error::Cancelled => job
-                .stop
-                .reason()
-                .map_or_else(|| model_fault("sampling stopped unasked"), Failure::Stopped),
-            likeness_sdxl::Error::BadRequest { .. } => Failure::Permanent {
-                reason: "NOT_RENDERABLE",
-                message: error.to_string(),
-            },
-            other => model_fault(other),
-        })
+        self.sdxl
+            .sample(&request, &mut on_step)
+            .map_err(|error| match error {
+                likeness_sdxl::Error::Cancelled => job
+                    .stop
+                    .reason()
+                    .map_or_else(|| model_fault("sampling stopped unasked"), Failure::Stopped),
+                likeness_sdxl::Error::BadRequest { .. } => Failure::Permanent {
+                    reason: "NOT_RENDERABLE",
+                    message: error.to_string(),
+                },
+                other => model_fault(other),
+            })
     }
 
     fn request(&self, job: &Job, index: u32) -> Result<SampleRequest, Failure> {
         let spec = &job.spec;
         let scheduler: Scheduler = spec.scheduler.as_str().parse().map_err(model_fault)?;
         Ok(SampleRequest {
-            prompt: triggered(&self.bundle.defaults().trigger, &spec.prompt, !job.sets.is_empty()),
+            prompt: triggered(
+                &self.bundle.defaults().trigger,
+                &spec.prompt,
+                !job.sets.is_empty(),
+            ),
             negative_prompt: spec.negative_prompt.clone(),
             width: spec.width,
             height: spec.height,
@@ -151,7 +167,10 @@ impl Models {
 }
 
 fn load_sdxl(bundle: &Bundle, model: Option<&str>) -> anyhow::Result<Sdxl> {
-    let options = LoadOptions { device: Device::Cpu, dtype: DType::F32 };
+    let options = LoadOptions {
+        device: Device::Cpu,
+        dtype: DType::F32,
+    };
     match bundle.sdxl(model)? {
         SdxlModel::Folder(dir) => Ok(Sdxl::load(&dir, &options)?),
         SdxlModel::SingleFile(path) => anyhow::bail!(
@@ -200,7 +219,10 @@ fn report(job: &Job, image: u32, step: &Step<'_>) {
         steps: step.total,
     };
     // A preview that fails is no reason to fail the render.
-    let preview = step.preview().ok().and_then(|picture| preview_file(&picture));
+    let preview = step
+        .preview()
+        .ok()
+        .and_then(|picture| preview_file(&picture));
     let _ = job.progress.send((progress, preview));
 }
 
@@ -214,7 +236,11 @@ fn preview_file(picture: &image::RgbImage) -> Option<Bytes> {
 }
 
 fn describe(job: &Job, index: u32, file: &[u8]) -> RenderedImage {
-    let sha256 = digest(&SHA256, file).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let sha256 = digest(&SHA256, file)
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     RenderedImage {
         format: job.spec.output_format,
         width: job.spec.width,
@@ -233,15 +259,24 @@ fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> T) -> T {
 }
 
 fn bundle_mismatch(error: impl std::fmt::Display) -> Failure {
-    Failure::Permanent { reason: "BUNDLE_MISMATCH", message: error.to_string() }
+    Failure::Permanent {
+        reason: "BUNDLE_MISMATCH",
+        message: error.to_string(),
+    }
 }
 
 fn model_fault(error: impl std::fmt::Display) -> Failure {
-    Failure::Transient { reason: "MODEL_FAULT", message: error.to_string() }
+    Failure::Transient {
+        reason: "MODEL_FAULT",
+        message: error.to_string(),
+    }
 }
 
-fn encoding_fault(error: image::ImageError) -> Failure {
-    Failure::Permanent { reason: "NOT_ENCODABLE", message: error.to_string() }
+fn encoding_fault(error: impl std::fmt::Display) -> Failure {
+    Failure::Permanent {
+        reason: "NOT_ENCODABLE",
+        message: error.to_string(),
+    }
 }
 
 #[cfg(test)]
@@ -251,7 +286,10 @@ mod tests {
     #[test]
     fn trigger_words_are_added_once_and_only_for_a_person() {
         let trigger = "fcsks fxhks fhyks, ";
-        assert_eq!(triggered(trigger, "a portrait", true), "fcsks fxhks fhyks, a portrait");
+        assert_eq!(
+            triggered(trigger, "a portrait", true),
+            "fcsks fxhks fhyks, a portrait"
+        );
         let present = "fcsks fxhks fhyks, a portrait";
         assert_eq!(triggered(trigger, present, true), present);
         assert_eq!(triggered(trigger, "a portrait", false), "a portrait");
