@@ -203,3 +203,39 @@ async fn a_revoked_key_and_a_suspended_tenant_are_out_at_once() -> Result<()> {
     assert_eq!(status.code(), Code::Unauthenticated);
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_over_its_rate_is_told_when_to_come_back() -> Result<()> {
+    use tonic_types::StatusExt as _;
+    let stage = Stage::start().await?;
+    let mut app = stage.tenant("eager app").await?;
+    let limits = v1::TenantLimits {
+        max_renders_per_minute: Some(1),
+        ..Default::default()
+    };
+    let tenant = v1::Tenant {
+        name: app.tenant.clone(),
+        limits: Some(limits),
+        ..Default::default()
+    };
+    let mask = prost_types::FieldMask {
+        paths: vec!["limits".to_owned()],
+    };
+    let request = v1::UpdateTenantRequest {
+        tenant: Some(tenant),
+        update_mask: Some(mask),
+    };
+    stage.admin().await?.update_tenant(request).await?;
+    let nobody = v1::Render {
+        identities: Vec::new(),
+        ..small(&v1::Identity::default())
+    };
+    app.create(nobody.clone()).await?;
+    let status = app.create(nobody).await.unwrap_err();
+    assert_eq!(
+        (status.code(), reason(&status).as_str()),
+        (Code::ResourceExhausted, "RATE_EXCEEDED")
+    );
+    assert!(status.get_error_details().retry_info().is_some());
+    Ok(())
+}

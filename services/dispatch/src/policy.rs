@@ -1,7 +1,11 @@
 //! The queue's numbers, in one place.
 
 use chrono::TimeDelta;
-use likeness_registry::renders::RetryPolicy;
+use likeness_registry::{
+    erasures::UPLOAD_LINK_LIFETIME,
+    photos::queue::{BACKOFF, MAX_ATTEMPTS},
+    renders::RetryPolicy,
+};
 
 /// How long things may take before they count as lost, and how much is handed out ahead.
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +42,7 @@ impl Default for Policy {
             silence: TimeDelta::seconds(15),
             unconfirmed: TimeDelta::seconds(2),
             unclaimed: TimeDelta::seconds(30),
-            upload_ttl: TimeDelta::hours(1),
+            upload_ttl: UPLOAD_LINK_LIFETIME,
             seconds_per_worker: 20.0,
             window_factor: 1.25,
             retry: RetryPolicy {
@@ -46,8 +50,8 @@ impl Default for Policy {
                 base: TimeDelta::seconds(1),
                 max: TimeDelta::minutes(5),
             },
-            photo_attempts: 3,
-            photo_backoff: TimeDelta::seconds(2),
+            photo_attempts: MAX_ATTEMPTS,
+            photo_backoff: BACKOFF,
         }
     }
 }

@@ -39,6 +39,7 @@ pub struct DispatchArgs {
         long,
         env = "LIKENESS_LEASE_SECONDS",
         default_value_t = 30,
+        value_parser = clap::value_parser!(u32).range(3..=3600),
         value_name = "SECONDS"
     )]
     pub lease_seconds: u32,

@@ -17,10 +17,6 @@ use crate::{
 
 /// The largest original read back: above what the front takes in.
 const MAX_ORIGINAL: usize = 64 << 20;
-/// Attempts before a photo is given up.
-const MAX_ATTEMPTS: i32 = 3;
-/// The wait before a photo's next attempt, for each attempt so far.
-const BACKOFF_SECONDS: i64 = 2;
 
 /// Works on one prompt. What fails is logged and tried again by the queue.
 pub async fn work_on(enroll: &Enroll, prompt: Delivery<PhotoPrompt>) {
@@ -159,14 +155,14 @@ async fn accept(enroll: &Enroll, claim: &PhotoClaim, enrolled: &Enrolled) -> Res
 async fn retry(enroll: &Enroll, claim: &PhotoClaim, error: &anyhow::Error) -> Result<(), Error> {
     tracing::error!(photo = %claim.name.photo, attempt = claim.attempt, "{error:#}");
     let now = enroll.clock.now();
-    let wait = chrono::TimeDelta::seconds(BACKOFF_SECONDS * i64::from(claim.attempt));
+    let wait = queue::BACKOFF * claim.attempt;
     let mut tx = begin(&enroll.pool).await?;
     let state = queue::retry(
         &mut tx,
         claim.name.photo,
         claim.attempt,
         now + wait,
-        MAX_ATTEMPTS,
+        queue::MAX_ATTEMPTS,
         now,
     )
     .await?;

@@ -1,5 +1,7 @@
 //! From a photo's bytes to coefficients. One OS thread owns the models; callers send it photos and wait.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use anyhow::Context as _;
 use candle_core::{Device, Tensor};
 use likeness_bundle::{Bundle, Detector as DetectorPart};
@@ -57,7 +59,11 @@ impl Engine {
             .spawn(move || {
                 while let Some(job) = queue.blocking_recv() {
                     // Whoever asked may have gone; the next photo is what counts.
-                    let _ = job.answer.send(models.enroll(&job.bytes, job.face));
+                    // A photo that makes a model panic fails by itself: the models are only read.
+                    let verdict =
+                        catch_unwind(AssertUnwindSafe(|| models.enroll(&job.bytes, job.face)))
+                            .unwrap_or_else(|_| Err(anyhow::anyhow!("a model panicked")));
+                    let _ = job.answer.send(verdict);
                 }
             })
             .context("cannot start the models' thread")?;

@@ -13,8 +13,8 @@ use likeness_domain::{
 };
 use likeness_queue::{
     CancelNotice, ClaimReply, ClaimRequest, CoefficientsReply, CoefficientsRequest, Delivery,
-    FinishRequest, Grant, Preview, Progress, QueueError, RenderPrompt, RenewReply, RenewRequest,
-    Upload, WorkOutcome,
+    FinishRequest, Grant, Preview, Progress, QueueError, Refusal, RenderPrompt, RenewReply,
+    RenewRequest, Upload, WorkOutcome,
 };
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -189,6 +189,9 @@ impl<'a> Attempt<'a> {
             .await
         {
             Ok(CoefficientsReply::Set(coefficients)) => Ok(coefficients),
+            Ok(CoefficientsReply::Refused {
+                reason: Refusal::StaleAttempt,
+            }) => Err(Failure::Stopped(StopReason::LeaseLost)),
             Ok(CoefficientsReply::Refused { reason }) => Err(Failure::Permanent {
                 reason: "COEFFICIENTS_REFUSED",
                 message: format!("the coefficients were refused: {reason:?}"),

@@ -83,6 +83,7 @@ impl Render {
     /// Renders until the lifecycle's soft stop; what is at hand is finished, or handed back at the hard stop.
     pub fn spawn(self, lifecycle: &Lifecycle) {
         hello::spawn(&self, lifecycle);
+        self.watch_models(lifecycle);
         let (soft, hard) = (lifecycle.soft().clone(), lifecycle.hard().clone());
         lifecycle.spawn("render", async move {
             self.queue.ensure_streams().await?;
@@ -115,6 +116,19 @@ impl Render {
             attempts.close();
             attempts.wait().await;
             ended.unwrap_or(Ok(()))
+        });
+    }
+}
+
+impl Render {
+    /// Ends the process when the models' thread has: a worker without models would only fail what it claims.
+    fn watch_models(&self, lifecycle: &Lifecycle) {
+        let (engine, soft) = (self.engine.clone(), lifecycle.soft().clone());
+        lifecycle.spawn("models", async move {
+            match soft.run_until_cancelled(engine.ended()).await {
+                Some(()) => anyhow::bail!("the models' thread has ended"),
+                None => Ok(()),
+            }
         });
     }
 }

@@ -18,6 +18,11 @@ use crate::{
     sealing::SealedCoefficients,
 };
 
+/// Attempts before a photo is given up.
+pub const MAX_ATTEMPTS: i32 = 3;
+/// The wait before a photo's next attempt.
+pub const BACKOFF: TimeDelta = TimeDelta::seconds(2);
+
 /// One publishing of a photo into the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PhotoPublication {

@@ -1,6 +1,7 @@
 //! Handlers of photos.
 
 use bytes::Bytes;
+use chrono::{DateTime, TimeDelta, Utc};
 use likeness_blob::{ObjectKey, Prefix};
 use likeness_domain::{
     Error, PhotoId, TenantId,
@@ -18,6 +19,9 @@ use uuid::Uuid;
 
 use super::convert;
 use crate::{app::App, events, replay};
+
+/// Bytes whose rows have not been inserted by then never will be.
+const ORPHANED_AFTER: TimeDelta = TimeDelta::hours(1);
 
 /// Takes whole photos in; each is enrolled, or refused, by itself.
 pub async fn add(
@@ -73,8 +77,9 @@ pub async fn take_in(
         .iter()
         .map(|bytes| new_photo(app, identity, face, bytes))
         .collect();
+    let orphaned_at = expect_orphans(app, &new).await?;
     store(app, &new, photos).await?;
-    let rows = insert(app, &replay, identity, &new).await?;
+    let rows = insert(app, &replay, identity, &new, orphaned_at).await?;
     events::wake_dispatch(app).await;
     events::identity_changed(app, identity.identity).await;
     Ok(rows)
@@ -146,6 +151,25 @@ fn content_type(bytes: &[u8]) -> &'static str {
     }
 }
 
+/// Puts the photos' folders on the list of what is erased, for a time when their rows have long been inserted: inserting
+/// strikes them off, and whatever fails in between leaves nothing behind.
+async fn expect_orphans(app: &App, new: &[NewPhoto]) -> Result<DateTime<Utc>, Error> {
+    let orphaned_at = app.clock.now() + ORPHANED_AFTER;
+    let mut tx = app.begin().await?;
+    for prefix in prefixes(new) {
+        erasures::request(&mut tx, &prefix, orphaned_at).await?;
+    }
+    app.commit(tx).await?;
+    Ok(orphaned_at)
+}
+
+fn prefixes(new: &[NewPhoto]) -> Vec<String> {
+    new.iter()
+        .map(|photo| Prefix::photo(photo.tenant_id, photo.identity_id, photo.id))
+        .map(|prefix| prefix.as_str().to_owned())
+        .collect()
+}
+
 async fn store(app: &App, new: &[NewPhoto], photos: Vec<Bytes>) -> Result<(), Error> {
     for (photo, bytes) in new.iter().zip(photos) {
         if photo.rejection.is_none() {
@@ -170,17 +194,12 @@ async fn insert(
     replay: &replay::Request<'_>,
     identity: IdentityName,
     new: &[NewPhoto],
+    orphaned_at: DateTime<Utc>,
 ) -> Result<Vec<Photo>, Error> {
     let mut tx = app.begin().await?;
     let rows = match replay.begin(&mut tx, app).await? {
         // A concurrent twin was first: its photos count, and these bytes are swept.
-        Some(ids) => {
-            for photo in new {
-                let prefix = Prefix::photo(identity.tenant, identity.identity, photo.id);
-                erasures::request(&mut tx, prefix.as_str(), app.clock.now()).await?;
-            }
-            photos::get_many(&mut tx, identity.tenant, &photo_ids(&ids)).await?
-        }
+        Some(ids) => photos::get_many(&mut tx, identity.tenant, &photo_ids(&ids)).await?,
         None => {
             let mut rows = Vec::with_capacity(new.len());
             for photo in new {
@@ -188,6 +207,7 @@ async fn insert(
             }
             let ids: Vec<Uuid> = new.iter().map(|photo| photo.id.0).collect();
             replay.record(&mut tx, &ids).await?;
+            erasures::done(&mut tx, &prefixes(new), orphaned_at).await?;
             rows
         }
     };

@@ -22,6 +22,8 @@ use crate::{app::App, auth, events, replay};
 const SECONDS_PER_MEGAPIXEL_STEP: f32 = 0.15;
 /// When a tenant with a full backlog may try again.
 const BACKLOG_WAIT: std::time::Duration = std::time::Duration::from_secs(5);
+/// When a tenant that asks too often may try again.
+const RATE_WAIT: std::time::Duration = std::time::Duration::from_secs(15);
 /// Seconds around the steps: claim, synthesis, merge, decoding, upload.
 const SECONDS_PER_RENDER: f32 = 0.5;
 
@@ -107,8 +109,8 @@ async fn check(
 ) -> Result<NewRender, Error> {
     let placement = place(conn, &wanted.model).await?;
     let spec = parameters(wanted, &placement)?;
-    check_backlog(conn, tenant).await?;
     let now = app.clock.now();
+    check_quota(conn, tenant, now).await?;
     let requested = read_time("render.expire_time", wanted.expire_time)?;
     Ok(NewRender {
         id: RenderId::generate(app.clock.as_ref()),
@@ -164,19 +166,31 @@ fn estimate(spec: &RenderSpec) -> f32 {
     SECONDS_PER_RENDER + SECONDS_PER_MEGAPIXEL_STEP * megapixels * passes * steps
 }
 
-async fn check_backlog(conn: &mut PgConnection, tenant: TenantId) -> Result<(), Error> {
-    let Some(most) = tenants::get(conn, tenant).await?.limits.max_queued else {
-        return Ok(());
-    };
-    if renders::queued_count(conn, tenant).await? < i64::from(most) {
-        return Ok(());
+/// Refuses what is over the tenant's limits on waiting renders and on renders a minute.
+async fn check_quota(
+    conn: &mut PgConnection,
+    tenant: TenantId,
+    now: chrono::DateTime<chrono::Utc>,
+) -> Result<(), Error> {
+    let limits = tenants::get(conn, tenant).await?.limits;
+    if let Some(most) = limits.max_queued
+        && renders::queued_count(conn, tenant).await? >= i64::from(most)
+    {
+        let message = format!("{most} renders wait already; try again when some have begun");
+        return Err(exhausted("BACKLOG_FULL", message, BACKLOG_WAIT));
     }
-    Err(Error::new(
-        ErrorKind::ResourceExhausted,
-        "BACKLOG_FULL",
-        format!("{most} renders wait already; try again when some have begun"),
-    )
-    .retry_after(BACKLOG_WAIT))
+    if let Some(most) = limits.max_renders_per_minute
+        && renders::created_count(conn, tenant, now - chrono::TimeDelta::minutes(1)).await?
+            >= i64::from(most)
+    {
+        let message = format!("expected at most {most} renders a minute; try again later");
+        return Err(exhausted("RATE_EXCEEDED", message, RATE_WAIT));
+    }
+    Ok(())
+}
+
+fn exhausted(reason: &'static str, message: String, wait: std::time::Duration) -> Error {
+    Error::new(ErrorKind::ResourceExhausted, reason, message).retry_after(wait)
 }
 
 /// Who the render shows: identities with consent, pinned to the photos that make their coefficients now.

@@ -23,13 +23,16 @@ pub async fn claim(dispatch: Dispatch, request: ClaimRequest) -> Result<ClaimRep
         dispatch.clock.now(),
     )
     .await?;
-    dispatch.commit(tx).await?;
     match claimed {
         Claimed::Granted(grant) => {
+            // Made first: a claim that was committed and not answered would cost the render a lease.
+            let grant = reply(&dispatch, &grant).await?;
+            dispatch.commit(tx).await?;
             events::render_changed(&dispatch, request.render, RenderState::Running).await;
-            Ok(ClaimReply::Granted(reply(&dispatch, &grant).await?))
+            Ok(ClaimReply::Granted(grant))
         }
         Claimed::Refused(refusal) => {
+            dispatch.commit(tx).await?;
             tracing::info!(render = %request.render, refusal = refusal.as_str(), "claim refused");
             // A claim may itself have settled the render: expired, or its person gone.
             events::wake(&dispatch).await;

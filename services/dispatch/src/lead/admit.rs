@@ -9,6 +9,7 @@ use likeness_registry::{
     workers,
 };
 
+use super::step;
 use crate::{events, server::Dispatch};
 
 /// Rows admitted in one round and pool.
@@ -20,11 +21,21 @@ pub async fn admit(dispatch: &Dispatch, leadership: &Leadership) -> Result<(), E
     let pools = renders::pools_with_work(&mut conn).await?;
     drop(conn);
     for pool in pools.iter().filter(|pool| !pool.paused && pool.queued > 0) {
-        let admitted = admit_into(dispatch, leadership, pool).await?;
-        publish(dispatch, &admitted).await?;
-        for publication in admitted {
-            events::render_changed(dispatch, publication.render, RenderState::Dispatched).await;
-        }
+        // One that fails must not keep the others waiting.
+        step("admit one", admit_one(dispatch, leadership, pool).await);
+    }
+    Ok(())
+}
+
+async fn admit_one(
+    dispatch: &Dispatch,
+    leadership: &Leadership,
+    pool: &PoolWork,
+) -> Result<(), Error> {
+    let admitted = admit_into(dispatch, leadership, pool).await?;
+    publish(dispatch, &admitted).await?;
+    for publication in admitted {
+        events::render_changed(dispatch, publication.render, RenderState::Dispatched).await;
     }
     Ok(())
 }

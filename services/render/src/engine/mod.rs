@@ -89,6 +89,11 @@ impl Engine {
         Ok((Self { jobs }, summary))
     }
 
+    /// Waits until the models' thread has ended, which it does only by a panic while a handle lives.
+    pub async fn ended(&self) {
+        self.jobs.closed().await;
+    }
+
     /// Makes the images of one render.
     ///
     /// # Errors

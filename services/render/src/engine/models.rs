@@ -83,9 +83,12 @@ impl Models {
             return Ok(());
         }
         let name = (model != self.bundle.name()).then_some(model);
-        self.sdxl = load_sdxl(&self.bundle, name).map_err(|error| Failure::Permanent {
-            reason: "MODEL_NOT_LOADED",
-            message: format!("{error:#}"),
+        self.sdxl = load_sdxl(&self.bundle, name).map_err(|error| {
+            tracing::error!(model, "{error:#}");
+            Failure::Permanent {
+                reason: "MODEL_NOT_LOADED",
+                message: "the worker cannot load this model".to_owned(),
+            }
         })?;
         model.clone_into(&mut self.loaded);
         Ok(())
@@ -259,16 +262,18 @@ fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> T) -> T {
 }
 
 fn bundle_mismatch(error: impl std::fmt::Display) -> Failure {
+    tracing::error!("BUNDLE_MISMATCH: {error}");
     Failure::Permanent {
         reason: "BUNDLE_MISMATCH",
-        message: error.to_string(),
+        message: "the parts of the bundle do not fit each other".to_owned(),
     }
 }
 
 fn model_fault(error: impl std::fmt::Display) -> Failure {
+    tracing::error!("MODEL_FAULT: {error}");
     Failure::Transient {
         reason: "MODEL_FAULT",
-        message: error.to_string(),
+        message: "a fault of the model; it is tried again".to_owned(),
     }
 }
 
