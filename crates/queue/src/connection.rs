@@ -195,6 +195,8 @@ fn on_event(event: &Event, connected: &watch::Sender<u64>) {
             info!("connected to NATS");
             connected.send_modify(|count| *count += 1);
         }
+        // Only by our own doing: connections that break are made again.
+        Event::Closed => info!("closed the connection to NATS"),
         other => warn!("NATS: {other}"),
     }
 }

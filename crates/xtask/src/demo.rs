@@ -57,7 +57,7 @@ fn pocket_bundle(workspace: &Workspace, likeness: &Path) -> Result<PathBuf> {
         let _ = fs::remove_dir_all(&partial);
         let mut make = workspace.command(&likeness.to_string_lossy());
         make.args(["bundle", "make-pocket"]).arg(&partial);
-        run::checked(make)?;
+        run::output(make)?;
         let _ = fs::remove_dir_all(&bundle);
         fs::rename(&partial, &bundle)?;
     }
@@ -70,6 +70,7 @@ fn start(workspace: &Workspace, likeness: &Path, bundle: &Path, dir: &Path) -> R
     let _ = fs::remove_file(&ready_file);
     let mut command = workspace.command(&likeness.to_string_lossy());
     command
+        .env("LIKENESS_LOG", "warn")
         .arg("dev")
         .arg("--dir")
         .arg(dir)
