@@ -64,13 +64,15 @@ fn pocket_bundle(workspace: &Workspace, likeness: &Path) -> Result<PathBuf> {
     Ok(bundle)
 }
 
-/// Starts `likeness dev` and waits until it has written its ready file. The kernel ends it with us.
+/// Starts `likeness dev` and waits until it has written its ready file. The kernel kills it with us, at once:
+/// the next start recovers, and must not find it still draining.
 fn start(workspace: &Workspace, likeness: &Path, bundle: &Path, dir: &Path) -> Result<Running> {
     let ready_file = dir.join("ready.json");
     let _ = fs::remove_file(&ready_file);
     let mut command = workspace.command(&likeness.to_string_lossy());
     command
         .env("LIKENESS_LOG", "warn")
+        .env("LIKENESS_DRAIN_SECONDS", "3")
         .arg("dev")
         .arg("--dir")
         .arg(dir)
@@ -83,7 +85,7 @@ fn start(workspace: &Workspace, likeness: &Path, bundle: &Path, dir: &Path) -> R
     let mut running = Running {
         likeness: likeness.to_path_buf(),
         dir: dir.to_path_buf(),
-        dev: spawn_bound(command, Signal::TERM)?,
+        dev: spawn_bound(command, Signal::KILL)?,
         ready_file,
     };
     running.wait_ready()?;
