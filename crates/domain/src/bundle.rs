@@ -7,7 +7,7 @@ use crate::render::Scheduler;
 /// A bundle as its workers announce it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BundleSummary {
-    /// SHA-256 of the manifest's contents, lower-case hex.
+    /// SHA-256 over the bundle's name, version and its files' hashes, lower-case hex.
     pub digest: String,
     /// The bundle's name.
     pub name: String,
