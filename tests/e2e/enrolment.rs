@@ -48,6 +48,7 @@ async fn a_refused_photo_refuses_only_itself() -> Result<()> {
         assert_eq!(photo.state(), v1::PhotoState::Rejected, "{expected:?}");
         assert_eq!(rejection.reason(), *expected, "{}", rejection.message);
         assert!(!rejection.message.is_empty());
+        assert_eq!(measured(photo), measured_before(*expected), "{expected:?}");
     }
     let accepted = photos.last().unwrap();
     assert_eq!(accepted.state(), v1::PhotoState::Accepted);
@@ -59,6 +60,24 @@ async fn a_refused_photo_refuses_only_itself() -> Result<()> {
     assert_eq!(quality.landmarks(), v1::LandmarkSource::Template);
     app.picture(small(&identity)).await?;
     Ok(())
+}
+
+/// How far the measuring came: the picture, the face.
+fn measured(photo: &v1::Photo) -> (bool, bool) {
+    let quality = photo.quality.as_ref();
+    (
+        quality.is_some_and(|quality| quality.width > 0),
+        quality.is_some_and(|quality| quality.face_size > 0.0),
+    )
+}
+
+/// How far it can come before a refusal for this reason.
+fn measured_before(reason: Reason) -> (bool, bool) {
+    match reason {
+        Reason::NotAnImage | Reason::UnsupportedFormat | Reason::TooLarge => (false, false),
+        Reason::NoFace | Reason::SeveralFaces => (true, false),
+        _ => (true, true),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

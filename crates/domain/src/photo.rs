@@ -57,7 +57,7 @@ pub struct Rejection {
     pub message: String,
 }
 
-/// What enrolment measured of a photo, as stored.
+/// What enrolment measured of a photo, accepted or refused, as stored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct QualityReport {
     /// The picture's width in pixels, upright.
@@ -66,8 +66,18 @@ pub struct QualityReport {
     pub height: u32,
     /// How many faces were found.
     pub faces_found: u32,
-    /// The shorter side of the chosen face's box in pixels.
-    pub face_size: f32,
+    /// The chosen face, if one could be chosen.
+    pub face: Option<FaceQuality>,
+    /// Cosine of its face embedding to the mean of the identity's other photos, where there are any.
+    #[serde(default)]
+    pub same_person: Option<f32>,
+}
+
+/// What enrolment measured of the chosen face.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FaceQuality {
+    /// The shorter side of the face's box in pixels.
+    pub size: f32,
     /// The detector's confidence, on its own scale.
     pub detector_score: f32,
     /// Detail in the face: variance of the Laplacian over the variance of the luma, at a fixed size.
@@ -75,8 +85,24 @@ pub struct QualityReport {
     /// The luma that a tenth of the face exceeds, 0 to 1.
     pub brightness: f32,
     /// Share of the face that is blown out, 0 to 1.
-    #[serde(default)]
     pub overexposed: f32,
     /// Where the landmarks come from.
     pub landmarks: LandmarkSource,
+    /// How the head is turned, where it could be estimated.
+    #[serde(default)]
+    pub pose: Option<Pose>,
+    /// How much of the face seems covered, 0 to 1, where it could be estimated.
+    #[serde(default)]
+    pub occlusion: Option<f32>,
+}
+
+/// How a head is turned, in degrees.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Pose {
+    /// To the left or right.
+    pub yaw: f32,
+    /// Up or down.
+    pub pitch: f32,
+    /// Tilted.
+    pub roll: f32,
 }

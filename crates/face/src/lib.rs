@@ -1,8 +1,8 @@
 //! From an uploaded photo to what the encoder sees of a face: decoding, detection, crops, recognition, quality.
 //!
-//! The path of a photo: [`decode`] → [`Detector::detect`] → [`choose`] → [`assess`], then [`clip_input`] with
-//! [`pixel_values`] for CLIP, and [`arcface_input`] with [`Recognizer::embed`] for ArcFace. A photo that is not good enough
-//! ends in a [`Rejection`]; a model that does not work ends in a [`FaceError`].
+//! The path of a photo: [`inspect`], which is [`decode`] → [`Detector::detect`] → [`choose`] → [`FaceQuality::check`], then
+//! [`clip_input`] with [`pixel_values`] for CLIP, and [`arcface_input`] with [`Recognizer::embed`] for ArcFace. A photo that
+//! is not good enough ends in a [`Rejection`], with what was measured; a model that does not work ends in a [`FaceError`].
 //!
 //! The crops are HyperLoRA's preprocessing, to the pixel. Nothing here keeps a photo, a landmark or an embedding in an
 //! error or in a `Debug` text.
@@ -16,6 +16,7 @@ mod error;
 mod face;
 mod format;
 mod geometry;
+mod inspect;
 mod mask;
 mod quality;
 mod recognizer;
@@ -32,5 +33,6 @@ pub use detect::Detector;
 pub use error::{Excess, FaceError, Limits, Rejection};
 pub use face::{Face, FaceChoice, LandmarkSource, Landmarks, choose};
 pub use geometry::CropRect;
-pub use quality::{QualityReport, assess};
+pub use inspect::{Portrait, Refused, inspect};
+pub use quality::{FaceQuality, QualityReport};
 pub use recognizer::Recognizer;

@@ -9,11 +9,24 @@ use crate::face::{Face, LandmarkSource};
 use crate::geometry::CropRect;
 use crate::resample::bicubic;
 
-/// What was measured in an accepted photo.
+/// What was measured in a photo, refused or not.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct QualityReport {
+    /// The photo's width in pixels, upright.
+    pub image_width: u32,
+    /// The photo's height in pixels, upright.
+    pub image_height: u32,
+    /// Number of faces that the detector saw, small ones in the background included.
+    pub faces_found: usize,
+    /// The chosen face, if one could be chosen.
+    pub face: Option<FaceQuality>,
+}
+
+/// What was measured of the chosen face.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct FaceQuality {
     /// Shorter side of the face's box, in pixels.
-    pub face_size: u32,
+    pub size: u32,
     /// The detector's score.
     pub detector_score: f32,
     /// Detail in the face: variance of the Laplacian over the variance of the luma, with the face scaled to 64 pixels. A
@@ -25,65 +38,53 @@ pub struct QualityReport {
     pub overexposed: f32,
     /// Where the landmarks come from.
     pub landmarks: LandmarkSource,
-    /// Number of faces that the detector saw, small ones in the background included.
-    pub faces_found: usize,
-    /// The photo's width in pixels, upright.
-    pub image_width: u32,
-    /// The photo's height in pixels, upright.
-    pub image_height: u32,
 }
 
 /// Side to which a face is scaled for measuring: the least that [`Limits`] accept by default.
 const MEASURING_SIDE: u32 = 64;
 
-/// Measures the face and compares it with the limits.
-///
-/// # Errors
-/// [`Rejection::FaceTooSmall`], [`Rejection::TooDark`] or [`Rejection::TooBlurry`], in this order: a dark photo is often
-/// blurred because it is dark.
-pub fn assess(
-    image: &RgbImage,
-    face: &Face,
-    faces_found: usize,
-    limits: &Limits,
-) -> Result<QualityReport, Rejection> {
-    let report = measure(image, face, faces_found);
-    if report.face_size < limits.min_face {
-        return Err(Rejection::FaceTooSmall {
-            found: report.face_size,
-            least: limits.min_face,
-        });
+impl FaceQuality {
+    /// Measures a face.
+    pub fn measure(image: &RgbImage, face: &Face) -> Self {
+        let grey = measured_face(image, face);
+        let mut levels: Vec<u8> = grey.as_raw().clone();
+        levels.sort_unstable();
+        let blown_out = levels.iter().filter(|l| **l >= 250).count();
+        Self {
+            size: face.size().round() as u32,
+            detector_score: face.score,
+            sharpness: sharpness(&grey),
+            brightness: f32::from(levels.get(levels.len() * 9 / 10).copied().unwrap_or(0)),
+            overexposed: blown_out as f32 / levels.len().max(1) as f32,
+            landmarks: face.landmark_source,
+        }
     }
-    if report.brightness < limits.min_brightness {
-        return Err(Rejection::TooDark {
-            found: report.brightness,
-            least: limits.min_brightness,
-        });
-    }
-    if report.sharpness < limits.min_sharpness {
-        return Err(Rejection::TooBlurry {
-            found: report.sharpness,
-            least: limits.min_sharpness,
-        });
-    }
-    Ok(report)
-}
 
-fn measure(image: &RgbImage, face: &Face, faces_found: usize) -> QualityReport {
-    let grey = measured_face(image, face);
-    let mut levels: Vec<u8> = grey.as_raw().clone();
-    levels.sort_unstable();
-    let blown_out = levels.iter().filter(|l| **l >= 250).count();
-    QualityReport {
-        face_size: face.size().round() as u32,
-        detector_score: face.score,
-        sharpness: sharpness(&grey),
-        brightness: f32::from(levels.get(levels.len() * 9 / 10).copied().unwrap_or(0)),
-        overexposed: blown_out as f32 / levels.len().max(1) as f32,
-        landmarks: face.landmark_source,
-        faces_found,
-        image_width: image.width(),
-        image_height: image.height(),
+    /// Compares with the limits.
+    ///
+    /// # Errors
+    /// [`Rejection::FaceTooSmall`], [`Rejection::TooDark`] or [`Rejection::TooBlurry`], in this order: a dark photo is
+    /// often blurred because it is dark.
+    pub fn check(&self, limits: &Limits) -> Result<(), Rejection> {
+        if self.size < limits.min_face {
+            return Err(Rejection::FaceTooSmall {
+                found: self.size,
+                least: limits.min_face,
+            });
+        }
+        if self.brightness < limits.min_brightness {
+            return Err(Rejection::TooDark {
+                found: self.brightness,
+                least: limits.min_brightness,
+            });
+        }
+        if self.sharpness < limits.min_sharpness {
+            return Err(Rejection::TooBlurry {
+                found: self.sharpness,
+                least: limits.min_sharpness,
+            });
+        }
+        Ok(())
     }
 }
 

@@ -8,8 +8,8 @@ use std::sync::OnceLock;
 
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage, imageops};
 use likeness_face::{
-    ClipOptions, Detector, Excess, Face, FaceChoice, LandmarkSource, Limits, QualityReport,
-    Rejection, arcface_input, assess, choose, clip_input, decode, pixel_values,
+    ClipOptions, Detector, Excess, FaceChoice, LandmarkSource, Limits, Portrait, Refused,
+    Rejection, arcface_input, clip_input, decode, pixel_values,
 };
 
 fn fixture_bytes() -> Vec<u8> {
@@ -28,17 +28,13 @@ fn encode(image: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
     out.into_inner()
 }
 
-fn inspect(bytes: &[u8], choice: FaceChoice) -> Result<(Face, QualityReport), Rejection> {
-    let limits = Limits::default();
-    let image = decode(bytes, &limits)?;
-    let faces = Detector::builtin_frontal().unwrap().detect(&image);
-    let face = choose(&faces, choice)?;
-    let report = assess(&image, &face, faces.len(), &limits)?;
-    Ok((face, report))
+fn inspect(bytes: &[u8], choice: FaceChoice) -> Result<Portrait, Refused> {
+    let detector = Detector::builtin_frontal().unwrap();
+    likeness_face::inspect(bytes, &detector, choice, &Limits::default())
 }
 
 fn reason(bytes: &[u8]) -> &'static str {
-    inspect(bytes, FaceChoice::Only).map_or_else(|rejection| rejection.as_str(), |_| "ACCEPTED")
+    inspect(bytes, FaceChoice::Only).map_or_else(|refused| refused.reason.as_str(), |_| "ACCEPTED")
 }
 
 fn png(image: RgbImage) -> Vec<u8> {
@@ -47,26 +43,27 @@ fn png(image: RgbImage) -> Vec<u8> {
 
 #[test]
 fn a_portrait_is_accepted_and_measured() {
-    let (face, report) = inspect(&fixture_bytes(), FaceChoice::Only).unwrap();
+    let Portrait { face, report, .. } = inspect(&fixture_bytes(), FaceChoice::Only).unwrap();
+    let quality = report.face.unwrap();
     let [left, top, right, bottom] = face.bbox;
     // Her face is centred near (223, 117) and about 100 pixels wide.
     assert!(
         (f32::midpoint(left, right) - 223.0).abs() < 10.0
             && (f32::midpoint(top, bottom) - 117.0).abs() < 10.0
     );
-    assert!((85..=115).contains(&report.face_size), "{report:?}");
+    assert!((85..=115).contains(&quality.size), "{quality:?}");
     assert_eq!(
-        (report.faces_found, report.landmarks),
+        (report.faces_found, quality.landmarks),
         (1, LandmarkSource::Template)
     );
     assert_eq!((report.image_width, report.image_height), (512, 512));
-    let json = serde_json::to_value(&report).unwrap();
+    let json = serde_json::to_value(&quality).unwrap();
     assert_eq!(json["landmarks"], "TEMPLATE");
 }
 
 #[test]
 fn the_template_puts_the_eyes_on_the_eyes() {
-    let (face, _) = inspect(&fixture_bytes(), FaceChoice::Only).unwrap();
+    let Portrait { face, .. } = inspect(&fixture_bytes(), FaceChoice::Only).unwrap();
     // Read off the picture by hand: pupils, nose tip, corners of the mouth.
     let by_hand = [
         [202.0, 101.0],
@@ -86,7 +83,7 @@ fn the_template_puts_the_eyes_on_the_eyes() {
 
 #[test]
 fn a_face_gives_both_inputs_in_their_shapes() {
-    let (face, _) = inspect(&fixture_bytes(), FaceChoice::Only).unwrap();
+    let Portrait { face, .. } = inspect(&fixture_bytes(), FaceChoice::Only).unwrap();
     for size in [32, 224] {
         let input = clip_input(
             fixture(),
@@ -126,9 +123,9 @@ fn two_people_need_a_choice() {
     imageops::replace(&mut two, fixture(), 0, 0);
     imageops::replace(&mut two, fixture(), 512, 0);
     let bytes = png(two);
-    let rejection = inspect(&bytes, FaceChoice::Only).unwrap_err();
-    assert_eq!(rejection, Rejection::SeveralFaces { found: 2 });
-    assert!(rejection.to_string().contains("2 faces"));
+    let refused = inspect(&bytes, FaceChoice::Only).unwrap_err();
+    assert_eq!(refused.reason, Rejection::SeveralFaces { found: 2 });
+    assert!(refused.to_string().contains("2 faces"));
     assert!(inspect(&bytes, FaceChoice::Largest).is_ok());
 }
 

@@ -50,23 +50,37 @@ fn rejection_reason(reason: RejectionReason) -> v1::PhotoRejectionReason {
     }
 }
 
-/// A quality report as sent.
+/// A quality report as sent. Where no face could be chosen, its fields are left at zero and UNSPECIFIED.
 pub fn quality(report: &QualityReport) -> v1::QualityReport {
-    v1::QualityReport {
+    let sent = v1::QualityReport {
         width: signed(report.width),
         height: signed(report.height),
         faces_found: signed(report.faces_found),
-        face_size: report.face_size,
-        detector_score: report.detector_score,
-        sharpness: report.sharpness,
-        brightness: report.brightness,
-        overexposed: report.overexposed,
-        landmarks: match report.landmarks {
-            LandmarkSource::Template => v1::LandmarkSource::Template,
-            LandmarkSource::Predicted => v1::LandmarkSource::Predicted,
-        }
-        .into(),
+        same_person: report.same_person,
         ..v1::QualityReport::default()
+    };
+    let Some(face) = &report.face else {
+        return sent;
+    };
+    v1::QualityReport {
+        face_size: face.size,
+        detector_score: face.detector_score,
+        sharpness: face.sharpness,
+        brightness: face.brightness,
+        overexposed: face.overexposed,
+        landmarks: landmark_source(face.landmarks).into(),
+        yaw: face.pose.map(|pose| pose.yaw),
+        pitch: face.pose.map(|pose| pose.pitch),
+        roll: face.pose.map(|pose| pose.roll),
+        occlusion: face.occlusion,
+        ..sent
+    }
+}
+
+fn landmark_source(source: LandmarkSource) -> v1::LandmarkSource {
+    match source {
+        LandmarkSource::Template => v1::LandmarkSource::Template,
+        LandmarkSource::Predicted => v1::LandmarkSource::Predicted,
     }
 }
 

@@ -2,7 +2,10 @@
 
 use anyhow::Context as _;
 use likeness_blob::ObjectKey;
-use likeness_domain::{Error, PhotoState};
+use likeness_domain::{
+    Error, PhotoState,
+    photo::{QualityReport, Rejection},
+};
 use likeness_queue::{Delivery, IdentityEvent, PhotoPrompt};
 use likeness_registry::{
     SealingContext, begin, commit,
@@ -68,19 +71,8 @@ async fn settle(enroll: &Enroll, claim: &PhotoClaim) -> Result<(), Error> {
     };
     match verdict {
         Ok(Verdict::Accepted(enrolled)) => accept(enroll, claim, &enrolled).await?,
-        Ok(Verdict::Rejected(rejection)) => {
-            let mut tx = begin(&enroll.pool).await?;
-            let now = enroll.clock.now();
-            queue::reject(
-                &mut tx,
-                claim.name.photo,
-                claim.attempt,
-                &rejection,
-                None,
-                now,
-            )
-            .await?;
-            commit(tx).await?;
+        Ok(Verdict::Rejected { rejection, quality }) => {
+            reject(enroll, claim, &rejection, quality.as_ref()).await?;
         }
         Err(error) => retry(enroll, claim, &error).await?,
     }
@@ -150,6 +142,19 @@ async fn accept(enroll: &Enroll, claim: &PhotoClaim, enrolled: &Enrolled) -> Res
         tracing::warn!(photo = %name.photo, "a stale attempt was dropped");
     }
     Ok(())
+}
+
+async fn reject(
+    enroll: &Enroll,
+    claim: &PhotoClaim,
+    rejection: &Rejection,
+    quality: Option<&QualityReport>,
+) -> Result<(), Error> {
+    let (photo, attempt) = (claim.name.photo, claim.attempt);
+    let mut tx = begin(&enroll.pool).await?;
+    let now = enroll.clock.now();
+    queue::reject(&mut tx, photo, attempt, rejection, quality, now).await?;
+    commit(tx).await
 }
 
 async fn retry(enroll: &Enroll, claim: &PhotoClaim, error: &anyhow::Error) -> Result<(), Error> {

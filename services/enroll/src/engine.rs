@@ -7,11 +7,11 @@ use candle_core::{Device, Tensor};
 use likeness_bundle::{Bundle, Detector as DetectorPart};
 use likeness_domain::{
     coefficients::StoredCoefficients,
-    photo::{FaceChoice, LandmarkSource, QualityReport, Rejection, RejectionReason},
+    photo::{FaceChoice, FaceQuality, LandmarkSource, QualityReport, Rejection, RejectionReason},
 };
 use likeness_face::{
-    ClipOptions, Detector, Face, Limits, Recognizer, arcface_input, assess, choose, clip_input,
-    decode, pixel_values,
+    ClipOptions, Detector, Face, Limits, Recognizer, arcface_input, clip_input, inspect,
+    pixel_values,
 };
 use likeness_hyperlora::{ClipVision, Encoder};
 use tokio::sync::{mpsc, oneshot};
@@ -22,7 +22,12 @@ pub enum Verdict {
     /// It can be enrolled.
     Accepted(Box<Enrolled>),
     /// It is refused for what it shows.
-    Rejected(Rejection),
+    Rejected {
+        /// Why.
+        rejection: Rejection,
+        /// What was measured before, unless it could not be decoded.
+        quality: Option<QualityReport>,
+    },
 }
 
 /// What enrolment makes of a photo.
@@ -113,18 +118,15 @@ impl Models {
     }
 
     fn enroll(&self, bytes: &[u8], choice: FaceChoice) -> anyhow::Result<Verdict> {
-        let found = decode(bytes, &self.limits).and_then(|image| {
-            let faces = self.detector.detect(&image);
-            let face = choose(&faces, wanted(choice))?;
-            let quality = assess(&image, &face, faces.len(), &self.limits)?;
-            Ok((image, face, quality))
-        });
-        match found {
-            Ok((image, face, quality)) => Ok(Verdict::Accepted(Box::new(Enrolled {
-                quality: report(&quality),
-                coefficients: self.encode(&image, &face)?,
+        match inspect(bytes, &self.detector, wanted(choice), &self.limits) {
+            Ok(portrait) => Ok(Verdict::Accepted(Box::new(Enrolled {
+                quality: report(&portrait.report),
+                coefficients: self.encode(&portrait.image, &portrait.face)?,
             }))),
-            Err(refused) => Ok(Verdict::Rejected(rejection(&refused)?)),
+            Err(refused) => Ok(Verdict::Rejected {
+                rejection: rejection(&refused.reason)?,
+                quality: refused.report.as_ref().map(report),
+            }),
         }
     }
 
@@ -185,14 +187,23 @@ fn report(quality: &likeness_face::QualityReport) -> QualityReport {
         width: quality.image_width,
         height: quality.image_height,
         faces_found: u32::try_from(quality.faces_found).unwrap_or(u32::MAX),
-        face_size: quality.face_size as f32,
-        detector_score: quality.detector_score,
-        sharpness: quality.sharpness,
-        brightness: quality.brightness / 255.0,
-        overexposed: quality.overexposed,
-        landmarks: match quality.landmarks {
+        face: quality.face.as_ref().map(face_report),
+        same_person: None,
+    }
+}
+
+fn face_report(face: &likeness_face::FaceQuality) -> FaceQuality {
+    FaceQuality {
+        size: face.size as f32,
+        detector_score: face.detector_score,
+        sharpness: face.sharpness,
+        brightness: face.brightness / 255.0,
+        overexposed: face.overexposed,
+        landmarks: match face.landmarks {
             likeness_face::LandmarkSource::Template => LandmarkSource::Template,
             likeness_face::LandmarkSource::Predicted => LandmarkSource::Predicted,
         },
+        pose: None,
+        occlusion: None,
     }
 }

@@ -7,7 +7,7 @@ use likeness_domain::{
     Error, ErrorKind, IdentityId, Labels, PhotoId, TenantId,
     coefficients::{Coefficients, StoredCoefficients},
     names::PhotoName,
-    photo::{FaceChoice, LandmarkSource, QualityReport, Rejection, RejectionReason},
+    photo::{FaceChoice, FaceQuality, LandmarkSource, QualityReport, Rejection, RejectionReason},
 };
 use likeness_registry::{
     KeyRing, PgConnection, PgPool, SealedCoefficients, SealingContext, acquire, erasures,
@@ -65,12 +65,17 @@ pub fn quality() -> QualityReport {
         width: 640,
         height: 480,
         faces_found: 1,
-        face_size: 200.0,
-        detector_score: 0.9,
-        sharpness: 0.5,
-        brightness: 0.5,
-        overexposed: 0.0,
-        landmarks: LandmarkSource::Template,
+        face: Some(FaceQuality {
+            size: 200.0,
+            detector_score: 0.9,
+            sharpness: 0.5,
+            brightness: 0.5,
+            overexposed: 0.0,
+            landmarks: LandmarkSource::Template,
+            pose: None,
+            occlusion: None,
+        }),
+        same_person: None,
     }
 }
 

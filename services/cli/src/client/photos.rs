@@ -152,11 +152,16 @@ fn remark(photo: &v1::Photo) -> String {
         let reason = short(rejection.reason().as_str_name(), "PHOTO_REJECTION_REASON");
         return format!("{reason}: {}", rejection.message);
     }
-    photo.quality.as_ref().map_or_else(String::new, |quality| {
-        let landmarks = short(quality.landmarks().as_str_name(), "LANDMARK_SOURCE");
-        format!(
-            "face {:.0} px, score {:.1}, sharpness {:.2}, brightness {:.2}, landmarks: {landmarks}",
-            quality.face_size, quality.detector_score, quality.sharpness, quality.brightness
-        )
-    })
+    photo
+        .quality
+        .as_ref()
+        .map_or_else(String::new, measurements)
+}
+
+fn measurements(quality: &v1::QualityReport) -> String {
+    let landmarks = short(quality.landmarks().as_str_name(), "LANDMARK_SOURCE");
+    format!(
+        "face {:.0} px, score {:.1}, sharpness {:.2}, brightness {:.2}, landmarks: {landmarks}",
+        quality.face_size, quality.detector_score, quality.sharpness, quality.brightness
+    )
 }
