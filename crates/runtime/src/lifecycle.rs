@@ -8,7 +8,10 @@ use std::{
 };
 
 use anyhow::{Context as _, anyhow};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::Notify,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 
@@ -27,6 +30,8 @@ pub struct Lifecycle {
     root: CancellationToken,
     tracker: TaskTracker,
     shared: Arc<Mutex<Shared>>,
+    /// Told whenever a task has ended.
+    ended: Arc<Notify>,
 }
 
 #[derive(Default)]
@@ -45,6 +50,7 @@ impl Lifecycle {
             hard: CancellationToken::new(),
             tracker: TaskTracker::new(),
             shared: Arc::default(),
+            ended: Arc::default(),
         }
     }
 
@@ -66,6 +72,37 @@ impl Lifecycle {
             soft: self.soft.child_token(),
             hard: self.hard.child_token(),
             ..self.clone()
+        }
+    }
+
+    /// A handle for a part that the tasks called `clients` need until their end, in the same process: its tokens follow
+    /// this one's only when none of these tasks runs any more.
+    #[must_use]
+    pub fn outliving(&self, clients: &'static [&'static str]) -> Self {
+        let part = Self {
+            soft: CancellationToken::new(),
+            hard: CancellationToken::new(),
+            ..self.clone()
+        };
+        let (lifecycle, stopped) = (self.clone(), part.clone());
+        tokio::spawn(async move {
+            lifecycle.soft.cancelled().await;
+            lifecycle.until_ended(clients).await;
+            stopped.soft.cancel();
+            lifecycle.hard.cancelled().await;
+            stopped.hard.cancel();
+        });
+        part
+    }
+
+    async fn until_ended(&self, names: &[&str]) {
+        loop {
+            // Made before the look, so that an end in between is not missed.
+            let ended = self.ended.notified();
+            if !self.running().iter().any(|task| names.contains(task)) {
+                return;
+            }
+            ended.await;
         }
     }
 
@@ -163,6 +200,7 @@ impl Lifecycle {
         if let Some(at) = running.iter().position(|other| *other == name) {
             running.swap_remove(at);
         }
+        self.ended.notify_waiters();
     }
 
     fn shared(&self) -> MutexGuard<'_, Shared> {

@@ -126,3 +126,27 @@ async fn a_child_stops_alone_but_fails_for_all() {
     child.spawn("part", async { bail!("the cause") });
     assert!(lifecycle.run(LIMIT).await.is_err());
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_others_need_outlives_them() {
+    let lifecycle = Lifecycle::new();
+    let (soft, hard) = (lifecycle.soft().clone(), lifecycle.hard().clone());
+    let needed = lifecycle.outliving(&["client"]);
+    let (part_soft, part_hard) = (needed.soft().clone(), needed.hard().clone());
+    lifecycle.spawn("client", async move {
+        soft.cancelled().await;
+        assert!(!part_soft.is_cancelled());
+        hard.cancelled().await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!part_soft.is_cancelled() && !part_hard.is_cancelled());
+        Ok(())
+    });
+    let part_soft = needed.soft().clone();
+    needed.spawn("part", async move {
+        part_soft.cancelled().await;
+        Ok(())
+    });
+    lifecycle.stop();
+    lifecycle.run(LIMIT).await.unwrap();
+    assert!(needed.soft().is_cancelled());
+}

@@ -124,7 +124,9 @@ async fn serve(
         queue: queue.clone(),
         blob: blob.clone(),
     };
-    Dispatch::from_args(dispatch).await?.spawn(lifecycle);
+    // The workers report to it until their end.
+    let dispatcher = lifecycle.outliving(&["render", "enroll", "hello"]);
+    Dispatch::from_args(dispatch).await?.spawn(&dispatcher);
     let render = RenderArgs {
         bundle: bundle.clone(),
         queue: queue.clone(),
