@@ -48,7 +48,7 @@ impl Fleet {
 }
 
 /// Waits until the render runs and has done some steps.
-async fn under_way(app: &mut App, name: &str) -> Result<()> {
+pub async fn under_way(app: &mut App, name: &str) -> Result<()> {
     let request = v1::WatchRenderRequest {
         name: name.to_owned(),
         without_previews: true,

@@ -11,6 +11,7 @@ mod cancel;
 mod command_line;
 mod contract;
 mod crashes;
+mod dev;
 mod enrolment;
 mod main_job;
 mod process;

@@ -192,7 +192,12 @@ impl Stage {
 
 /// A new tenant with a key, at any endpoint.
 pub async fn tenant(endpoint: &str, display_name: &str) -> Result<App> {
-    let mut admin = AdminServiceClient::new(keyed(endpoint, OPERATOR_KEY).await?);
+    tenant_with(endpoint, OPERATOR_KEY, display_name).await
+}
+
+/// A new tenant with a key, made with any operator's key.
+pub async fn tenant_with(endpoint: &str, operator_key: &str, display_name: &str) -> Result<App> {
+    let mut admin = AdminServiceClient::new(keyed(endpoint, operator_key).await?);
     let tenant = v1::Tenant {
         display_name: display_name.to_owned(),
         ..Default::default()
