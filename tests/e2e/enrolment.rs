@@ -1,6 +1,6 @@
 //! Photos: what is accepted, what is refused and why.
 
-use std::io::Cursor;
+use std::{io::Cursor, path::PathBuf};
 
 use anyhow::Result;
 use futures::stream;
@@ -78,6 +78,54 @@ fn measured_before(reason: Reason) -> (bool, bool) {
         Reason::NoFace | Reason::SeveralFaces => (true, false),
         _ => (true, true),
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_strangers_photo_is_doubted() -> Result<()> {
+    let stage = Stage::start_with(strict_bundle()?).await?;
+    let mut app = stage.tenant("photo app").await?;
+    let identity = app.identity().await?;
+    let likeness = |photo: &v1::Photo| {
+        photo
+            .quality
+            .as_ref()
+            .and_then(|quality| quality.same_person)
+    };
+    let first = app.enrol(&identity.name, vec![astronaut()]).await?;
+    assert_eq!(first[0].state(), v1::PhotoState::Accepted);
+    assert_eq!(likeness(&first[0]), None, "there is nobody to compare with");
+    // The same pixels in another file.
+    let same = app.enrol(&identity.name, vec![png(&portrait())]).await?;
+    assert_eq!(same[0].state(), v1::PhotoState::Accepted, "{same:?}");
+    assert!(likeness(&same[0]).unwrap() > 0.999);
+    let other = png(&imageops::flip_horizontal(&portrait()));
+    let other = app.enrol(&identity.name, vec![other]).await?;
+    let rejection = other[0].rejection.clone().unwrap_or_default();
+    assert_eq!(rejection.reason(), Reason::SamePersonDoubtful);
+    assert!(likeness(&other[0]).unwrap() < 0.999);
+    // With the first two gone there is nothing to doubt.
+    for photo in [&first[0], &same[0]] {
+        let name = photo.name.clone();
+        app.identities
+            .delete_photo(v1::DeletePhotoRequest { name })
+            .await?;
+    }
+    let other = png(&imageops::flip_horizontal(&portrait()));
+    let alone = app.enrol(&identity.name, vec![other]).await?;
+    assert_eq!(alone[0].state(), v1::PhotoState::Accepted, "{alone:?}");
+    Ok(())
+}
+
+/// The pocket bundle, whose recogniser knows nobody, made to doubt whatever is not the same picture.
+fn strict_bundle() -> Result<PathBuf> {
+    let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("strict");
+    likeness_bundle::pocket::make(&dir, 0)?;
+    let manifest = dir.join("bundle.toml");
+    let text = std::fs::read_to_string(&manifest)?;
+    let strict = text.replace("same_person = -1.0", "same_person = 0.999");
+    anyhow::ensure!(strict.contains("same_person = 0.999"), "{text}");
+    std::fs::write(&manifest, strict)?;
+    Ok(dir)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -65,10 +65,15 @@ pub struct Settings {
     pub database_url: String,
     pub queue: QueueArgs,
     pub blob: BlobArgs,
+    pub bundle: PathBuf,
 }
 
 impl Settings {
     pub fn of(context: &TestContext) -> Self {
+        Self::with(context, pocket())
+    }
+
+    pub fn with(context: &TestContext, bundle: PathBuf) -> Self {
         let s3 = context.s3();
         Self {
             database_url: context.database_url().to_owned(),
@@ -82,6 +87,7 @@ impl Settings {
                 s3_path_style: true,
                 s3_public_endpoint: None,
             },
+            bundle,
         }
     }
 
@@ -111,7 +117,7 @@ impl Settings {
         EnrollArgs {
             database_url: self.database_url.clone(),
             sealing_keys: SEALING_KEYS.to_owned(),
-            bundle: pocket(),
+            bundle: self.bundle.clone(),
             queue: self.queue.clone(),
             blob: self.blob.clone(),
         }
@@ -119,7 +125,7 @@ impl Settings {
 
     pub fn render(&self) -> RenderArgs {
         RenderArgs {
-            bundle: pocket(),
+            bundle: self.bundle.clone(),
             queue: self.queue.clone(),
         }
     }
@@ -139,8 +145,13 @@ pub struct Stage {
 impl Stage {
     /// Starts everything and waits until a render worker has announced its bundle.
     pub async fn start() -> Result<Self> {
+        Self::start_with(pocket()).await
+    }
+
+    /// The same with another bundle.
+    pub async fn start_with(bundle: PathBuf) -> Result<Self> {
         let context = TestContext::new().await?;
-        let settings = Settings::of(&context);
+        let settings = Settings::with(&context, bundle);
         let lifecycle = Lifecycle::new();
         let worker = lifecycle.child();
         Dispatch::from_args(settings.dispatch())

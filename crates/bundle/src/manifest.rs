@@ -75,7 +75,7 @@ fn released_dim_head() -> usize {
 }
 
 /// `[face]`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Face {
     /// An SCRFD ONNX file; excludes `builtin`.
@@ -90,6 +90,10 @@ pub struct Face {
     /// An ArcFace-shaped ONNX file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recognizer: Option<RelPath>,
+    /// The least cosine of a photo's face embedding to the mean of the identity's other photos; below it the photo is
+    /// refused as doubtful. It belongs to the recogniser.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub same_person: Option<f32>,
 }
 
 /// The face detectors that the program carries.

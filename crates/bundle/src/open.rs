@@ -41,8 +41,11 @@ pub enum Detector {
     Frontal,
 }
 
+/// Of ArcFace embeddings: different people are near 0, one person is mostly above 0.3.
+const SAME_PERSON: f32 = 0.2;
+
 /// The face models of a bundle.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct FacePart {
     /// Finds faces.
     pub detector: Detector,
@@ -50,6 +53,8 @@ pub struct FacePart {
     pub landmarks: Option<PathBuf>,
     /// ArcFace-shaped ONNX file: [1,3,112,112] → [1,512].
     pub recognizer: PathBuf,
+    /// The least cosine of a photo's face embedding to the mean of the identity's other photos.
+    pub same_person: f32,
 }
 
 impl Bundle {
@@ -185,6 +190,7 @@ impl Bundle {
             detector: self.detector(face)?,
             landmarks: face.landmarks.as_ref().map(|path| path.below(&self.dir)),
             recognizer: recognizer.below(&self.dir),
+            same_person: face.same_person.unwrap_or(SAME_PERSON),
         })
     }
 

@@ -4,6 +4,7 @@
 pub mod bundle;
 pub mod clock;
 pub mod coefficients;
+pub mod embedding;
 pub mod error;
 pub mod ids;
 pub mod key;

@@ -1,5 +1,5 @@
 //! The registry: SQL as plain functions over a connection, rows turned into the domain's words, and the sealing of
-//! coefficients.
+//! coefficients and face embeddings.
 //!
 //! The caller owns the transaction: a function that changes more than one row says so by taking the connection of
 //! one. Time and ids are passed in; no statement reads the database's own clock. Every failure is a
@@ -8,6 +8,7 @@
 
 pub mod bundles;
 pub mod coefficients;
+pub mod embeddings;
 pub mod erasures;
 pub mod error;
 pub mod idempotency;
@@ -23,5 +24,5 @@ pub mod tenants;
 pub mod workers;
 
 pub use pool::{acquire, begin, check_migrated, commit, connect, migrate};
-pub use sealing::{KeyRing, KeyRingError, SealedCoefficients, SealingContext};
+pub use sealing::{KeyRing, KeyRingError, SealedCoefficients, SealedEmbedding, SealingContext};
 pub use sqlx::{PgConnection, PgPool, Postgres, Transaction};

@@ -1,4 +1,4 @@
-//! Coefficients as they are stored: encrypted with AES-256-GCM and bound to the one photo they belong to.
+//! Coefficients and face embeddings as they are stored: encrypted with AES-256-GCM and bound to the one photo they belong to.
 //!
 //! Each tenant has its own data key, derived with HKDF-SHA256 from a master key and the tenant's id, so that nothing of
 //! one tenant opens with another's key. The ids, the encoder and the sizes are associated data: a row copied elsewhere
@@ -7,18 +7,24 @@
 use std::fmt;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use likeness_domain::{Error, IdentityId, PhotoId, TenantId, coefficients::StoredCoefficients};
+use likeness_domain::{
+    Error, IdentityId, PhotoId, TenantId, coefficients::StoredCoefficients,
+    embedding::FaceEmbedding,
+};
 use ring::{
     aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
     hkdf::{HKDF_SHA256, Salt},
     rand::{SecureRandom, SystemRandom},
 };
+use uuid::Uuid;
 use zeroize::Zeroizing;
 
 const KEY_BYTES: usize = 32;
 const MAX_ID: usize = 64;
 /// Keeps these keys and seals apart from any other use of the same master key.
 const PURPOSE: &[u8] = b"likeness.coefficients.1";
+/// Keeps a sealed embedding from being taken for sealed coefficients.
+const EMBEDDING: &[u8] = b"likeness.face-embedding.1";
 
 /// What is wrong with the text of sealing keys. The keys themselves are not in it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -86,6 +92,21 @@ impl fmt::Debug for SealedCoefficients {
     }
 }
 
+/// A face embedding that only its tenant's data key opens.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SealedEmbedding {
+    /// The id of the master key.
+    pub key_id: String,
+    /// Nonce, cipher text, tag.
+    pub sealed: Vec<u8>,
+}
+
+impl fmt::Debug for SealedEmbedding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SealedEmbedding[key {}]", self.key_id)
+    }
+}
+
 /// The master keys: the first seals, all of them open.
 pub struct KeyRing {
     primary: MasterKey,
@@ -143,23 +164,13 @@ impl KeyRing {
         coefficients: &StoredCoefficients,
     ) -> Result<SealedCoefficients, Error> {
         let (tokens, k) = (size(coefficients.tokens())?, size(coefficients.k())?);
-        let plain = coefficients.to_bytes();
-        // Grown once, so that no copy of the plain text is left behind.
-        let mut sealed = Vec::with_capacity(NONCE_LEN + plain.len() + AES_256_GCM.tag_len());
-        sealed.extend(random_nonce()?);
-        sealed.extend_from_slice(&plain);
-        encrypt(
-            &self.primary.data_key(context.tenant)?,
-            associated(context, tokens, k),
-            &mut sealed,
-        )?;
-        let key_id = self.primary.id.clone();
+        let associated = coefficients_data(context, tokens, k);
         Ok(SealedCoefficients {
             encoder: context.encoder.to_owned(),
             tokens,
             k,
-            key_id,
-            sealed,
+            key_id: self.primary.id.clone(),
+            sealed: self.encrypt(context.tenant, associated, &coefficients.to_bytes())?,
         })
     }
 
@@ -172,18 +183,79 @@ impl KeyRing {
         context: &SealingContext<'_>,
         sealed: &SealedCoefficients,
     ) -> Result<StoredCoefficients, Error> {
-        let key = self
-            .master(&sealed.key_id)
-            .ok_or_else(|| unopened(context.photo, "their master key is not in the ring"))?;
+        let unopened = |why| unopened("photo_coefficients", context.photo, why);
+        let associated = coefficients_data(context, sealed.tokens, sealed.k);
         let mut buffer = Zeroizing::new(sealed.sealed.clone());
-        let associated = associated(context, sealed.tokens, sealed.k);
-        let plain = decrypt(&key.data_key(context.tenant)?, associated, &mut buffer)
-            .ok_or_else(|| unopened(context.photo, "they were altered or belong elsewhere"))?;
+        let plain = self
+            .decrypt(&sealed.key_id, context.tenant, associated, &mut buffer)?
+            .map_err(unopened)?;
         let coefficients = StoredCoefficients::from_bytes(plain).map_err(Error::internal)?;
         if (size(coefficients.tokens())?, size(coefficients.k())?) != (sealed.tokens, sealed.k) {
-            return Err(unopened(context.photo, "their sizes differ from the row's"));
+            return Err(unopened("its sizes differ from the row's"));
         }
         Ok(coefficients)
+    }
+
+    /// Encrypts a photo's face embedding with the primary key.
+    ///
+    /// # Errors
+    /// An internal one, if the system has no random numbers.
+    pub fn seal_embedding(
+        &self,
+        context: &SealingContext<'_>,
+        embedding: &FaceEmbedding,
+    ) -> Result<SealedEmbedding, Error> {
+        let associated = embedding_data(context);
+        Ok(SealedEmbedding {
+            key_id: self.primary.id.clone(),
+            sealed: self.encrypt(context.tenant, associated, &embedding.to_bytes())?,
+        })
+    }
+
+    /// Decrypts a photo's face embedding.
+    ///
+    /// # Errors
+    /// An internal one: the master key is not in the ring, or the row was altered or belongs elsewhere.
+    pub fn open_embedding(
+        &self,
+        context: &SealingContext<'_>,
+        sealed: &SealedEmbedding,
+    ) -> Result<FaceEmbedding, Error> {
+        let associated = embedding_data(context);
+        let mut buffer = Zeroizing::new(sealed.sealed.clone());
+        let plain = self
+            .decrypt(&sealed.key_id, context.tenant, associated, &mut buffer)?
+            .map_err(|why| unopened("photo_embeddings", context.photo, why))?;
+        FaceEmbedding::from_bytes(plain).map_err(Error::internal)
+    }
+
+    fn encrypt(
+        &self,
+        tenant: TenantId,
+        associated: Vec<u8>,
+        plain: &[u8],
+    ) -> Result<Vec<u8>, Error> {
+        // Grown once, so that no copy of the plain text is left behind.
+        let mut sealed = Vec::with_capacity(NONCE_LEN + plain.len() + AES_256_GCM.tag_len());
+        sealed.extend(random_nonce()?);
+        sealed.extend_from_slice(plain);
+        encrypt(&self.primary.data_key(tenant)?, associated, &mut sealed)?;
+        Ok(sealed)
+    }
+
+    /// The plain text in `buffer`, or why it does not open.
+    fn decrypt<'a>(
+        &self,
+        key_id: &str,
+        tenant: TenantId,
+        associated: Vec<u8>,
+        buffer: &'a mut [u8],
+    ) -> Result<Result<&'a [u8], &'static str>, Error> {
+        let Some(key) = self.master(key_id) else {
+            return Ok(Err("its master key is not in the ring"));
+        };
+        let plain = decrypt(&key.data_key(tenant)?, associated, buffer);
+        Ok(plain.ok_or("it was altered or belongs elsewhere"))
     }
 
     fn master(&self, id: &str) -> Option<&MasterKey> {
@@ -225,15 +297,28 @@ impl MasterKey {
     }
 }
 
-/// Everything of a fixed length first, so that no two contexts share their bytes.
-fn associated(context: &SealingContext<'_>, tokens: u32, k: u32) -> Vec<u8> {
-    let ids = [context.tenant.0, context.identity.0, context.photo.0];
+/// What coefficients are bound to. Everything of a fixed length first, so that no two contexts share their bytes.
+fn coefficients_data(context: &SealingContext<'_>, tokens: u32, k: u32) -> Vec<u8> {
     let mut data = PURPOSE.to_vec();
-    data.extend(ids.iter().flat_map(|id| *id.as_bytes()));
+    data.extend(ids(context));
     data.extend(tokens.to_le_bytes());
     data.extend(k.to_le_bytes());
     data.extend(context.encoder.as_bytes());
     data
+}
+
+/// What a face embedding is bound to.
+fn embedding_data(context: &SealingContext<'_>) -> Vec<u8> {
+    let mut data = EMBEDDING.to_vec();
+    data.extend(ids(context));
+    data.extend(context.encoder.as_bytes());
+    data
+}
+
+fn ids(context: &SealingContext<'_>) -> impl Iterator<Item = u8> {
+    [context.tenant.0, context.identity.0, context.photo.0]
+        .into_iter()
+        .flat_map(Uuid::into_bytes)
 }
 
 fn random_nonce() -> Result<[u8; NONCE_LEN], Error> {
@@ -273,10 +358,8 @@ fn underivable() -> Error {
     Error::internal("a data key could not be derived")
 }
 
-fn unopened(photo: PhotoId, why: &'static str) -> Error {
-    Error::internal(format!(
-        "table photo_coefficients, row {photo}: the coefficients do not open: {why}"
-    ))
+fn unopened(table: &'static str, photo: PhotoId, why: &'static str) -> Error {
+    Error::internal(format!("table {table}, row {photo} does not open: {why}"))
 }
 
 #[cfg(test)]
@@ -387,6 +470,28 @@ mod tests {
             },
             &sealed,
         );
+    }
+
+    #[test]
+    fn an_embedding_opens_in_its_own_context_alone() {
+        let (ring, context) = (ring(OLD), context());
+        let plain = FaceEmbedding::new(vec![0.6, 0.8]).unwrap();
+        let sealed = ring.seal_embedding(&context, &plain).unwrap();
+        assert_eq!(ring.open_embedding(&context, &sealed).unwrap(), plain);
+        let photo = PhotoId::generate(&SystemClock);
+        let elsewhere = SealingContext { photo, ..context };
+        assert!(ring.open_embedding(&elsewhere, &sealed).is_err());
+        let mut altered = sealed.clone();
+        altered.sealed[12] ^= 1;
+        assert!(ring.open_embedding(&context, &altered).is_err());
+        let taken_for_coefficients = SealedCoefficients {
+            encoder: context.encoder.to_owned(),
+            tokens: 1,
+            k: 2,
+            key_id: sealed.key_id,
+            sealed: sealed.sealed,
+        };
+        refuses(&ring, &context, &taken_for_coefficients);
     }
 
     #[test]

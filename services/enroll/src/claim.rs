@@ -4,11 +4,11 @@ use anyhow::Context as _;
 use likeness_blob::ObjectKey;
 use likeness_domain::{
     Error, PhotoState,
-    photo::{QualityReport, Rejection},
+    photo::{QualityReport, Rejection, RejectionReason},
 };
 use likeness_queue::{Delivery, IdentityEvent, PhotoPrompt};
 use likeness_registry::{
-    SealingContext, begin, commit,
+    PgConnection, SealingContext, begin, commit, embeddings,
     photos::queue::{self, PhotoClaim},
 };
 use tokio::time::Duration;
@@ -116,7 +116,39 @@ async fn renew(enroll: &Enroll, claim: &PhotoClaim) -> Result<bool, Error> {
     Ok(held)
 }
 
+/// Accepts the photo, or refuses it where it may not show the person of the identity's other photos.
 async fn accept(enroll: &Enroll, claim: &PhotoClaim, enrolled: &Enrolled) -> Result<(), Error> {
+    let mut tx = begin(&enroll.pool).await?;
+    let others =
+        embeddings::of_other_photos(&mut tx, &enroll.keys, &claim.name, &enroll.encoder).await?;
+    let quality = QualityReport {
+        same_person: enrolled.embedding.cosine_to_mean(&others),
+        ..enrolled.quality.clone()
+    };
+    let current = match doubt(quality.same_person, enroll.same_person) {
+        None => store(enroll, &mut tx, claim, enrolled, &quality).await?,
+        Some(rejection) => {
+            let (photo, attempt) = (claim.name.photo, claim.attempt);
+            let now = enroll.clock.now();
+            queue::reject(&mut tx, photo, attempt, &rejection, Some(&quality), now).await?
+        }
+    };
+    if current {
+        commit(tx).await?;
+    } else {
+        tracing::warn!(photo = %claim.name.photo, "a stale attempt was dropped");
+    }
+    Ok(())
+}
+
+/// Stores an accepted photo's report, coefficients and embedding; `false` for a stale attempt.
+async fn store(
+    enroll: &Enroll,
+    conn: &mut PgConnection,
+    claim: &PhotoClaim,
+    enrolled: &Enrolled,
+    quality: &QualityReport,
+) -> Result<bool, Error> {
     let name = claim.name;
     let context = SealingContext {
         tenant: name.tenant,
@@ -125,23 +157,25 @@ async fn accept(enroll: &Enroll, claim: &PhotoClaim, enrolled: &Enrolled) -> Res
         encoder: &enroll.encoder,
     };
     let sealed = enroll.keys.seal(&context, &enrolled.coefficients)?;
-    let mut tx = begin(&enroll.pool).await?;
-    let now = enroll.clock.now();
-    let current = queue::accept(
-        &mut tx,
-        name.photo,
-        claim.attempt,
-        &enrolled.quality,
-        &sealed,
-        now,
-    )
-    .await?;
+    let embedding = enroll.keys.seal_embedding(&context, &enrolled.embedding)?;
+    let (attempt, now) = (claim.attempt, enroll.clock.now());
+    let current = queue::accept(conn, name.photo, attempt, quality, &sealed, now).await?;
     if current {
-        commit(tx).await?;
-    } else {
-        tracing::warn!(photo = %name.photo, "a stale attempt was dropped");
+        embeddings::insert(conn, name.photo, &enroll.encoder, &embedding).await?;
     }
-    Ok(())
+    Ok(current)
+}
+
+/// Why the face may be somebody else's, if the cosine to the other photos' mean says so.
+fn doubt(cosine: Option<f32>, least: f32) -> Option<Rejection> {
+    let found = cosine.filter(|cosine| *cosine < least)?;
+    Some(Rejection {
+        reason: RejectionReason::SamePersonDoubtful,
+        message: format!(
+            "the face's likeness to the identity's other photos is {found:.2}, at least {least:.2} is needed; send a \
+             photo of the same person, or delete the photo that shows somebody else"
+        ),
+    })
 }
 
 async fn reject(

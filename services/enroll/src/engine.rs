@@ -7,10 +7,11 @@ use candle_core::{Device, Tensor};
 use likeness_bundle::{Bundle, Detector as DetectorPart};
 use likeness_domain::{
     coefficients::StoredCoefficients,
+    embedding::FaceEmbedding,
     photo::{FaceChoice, FaceQuality, LandmarkSource, QualityReport, Rejection, RejectionReason},
 };
 use likeness_face::{
-    ClipOptions, Detector, Face, Limits, Recognizer, arcface_input, clip_input, inspect,
+    ClipOptions, Detector, Limits, Portrait, Recognizer, arcface_input, clip_input, inspect,
     pixel_values,
 };
 use likeness_hyperlora::{ClipVision, Encoder};
@@ -37,6 +38,8 @@ pub struct Enrolled {
     pub quality: QualityReport,
     /// What the resampler predicted, before the mean.
     pub coefficients: StoredCoefficients,
+    /// What the recogniser said.
+    pub embedding: FaceEmbedding,
 }
 
 struct Job {
@@ -119,10 +122,7 @@ impl Models {
 
     fn enroll(&self, bytes: &[u8], choice: FaceChoice) -> anyhow::Result<Verdict> {
         match inspect(bytes, &self.detector, wanted(choice), &self.limits) {
-            Ok(portrait) => Ok(Verdict::Accepted(Box::new(Enrolled {
-                quality: report(&portrait.report),
-                coefficients: self.encode(&portrait.image, &portrait.face)?,
-            }))),
+            Ok(portrait) => Ok(Verdict::Accepted(Box::new(self.encode(&portrait)?))),
             Err(refused) => Ok(Verdict::Rejected {
                 rejection: rejection(&refused.reason)?,
                 quality: refused.report.as_ref().map(report),
@@ -130,27 +130,36 @@ impl Models {
         }
     }
 
-    fn encode(&self, image: &image::RgbImage, face: &Face) -> anyhow::Result<StoredCoefficients> {
-        let size = u32::try_from(self.clip.image_size())?;
-        let view = clip_input(
-            image,
-            face,
-            &ClipOptions {
-                size,
-                ..ClipOptions::default()
-            },
-        );
-        let side = self.clip.image_size();
-        let pixels =
-            Tensor::from_vec(pixel_values(&view.pixels), (1, 3, side, side), &Device::Cpu)?;
-        let clip_hidden = self.clip.hidden_states(&pixels)?;
-        let embedding = self.recognizer.embed(&arcface_input(image, face))?;
-        let embedding = Tensor::from_slice(&embedding, (1, embedding.len()), &Device::Cpu)?;
-        let per_photo = self.encoder.per_photo(&clip_hidden, &embedding)?;
+    fn encode(&self, portrait: &Portrait) -> anyhow::Result<Enrolled> {
+        let embedding = self.embedding(portrait)?;
+        let clip_hidden = self.clip_hidden(portrait)?;
+        let arcface = Tensor::from_slice(&embedding, (1, embedding.len()), &Device::Cpu)?;
+        let per_photo = self.encoder.per_photo(&clip_hidden, &arcface)?;
         let coefficients = per_photo
             .first()
             .context("the encoder gave no coefficients")?;
-        Ok(StoredCoefficients::from_coefficients(coefficients))
+        Ok(Enrolled {
+            quality: report(&portrait.report),
+            coefficients: StoredCoefficients::from_coefficients(coefficients),
+            embedding: FaceEmbedding::new(embedding.to_vec())?,
+        })
+    }
+
+    fn embedding(&self, portrait: &Portrait) -> anyhow::Result<[f32; 512]> {
+        let aligned = arcface_input(&portrait.image, &portrait.face);
+        Ok(self.recognizer.embed(&aligned)?)
+    }
+
+    fn clip_hidden(&self, portrait: &Portrait) -> anyhow::Result<Tensor> {
+        let side = self.clip.image_size();
+        let options = ClipOptions {
+            size: u32::try_from(side)?,
+            ..ClipOptions::default()
+        };
+        let view = clip_input(&portrait.image, &portrait.face, &options);
+        let pixels =
+            Tensor::from_vec(pixel_values(&view.pixels), (1, 3, side, side), &Device::Cpu)?;
+        Ok(self.clip.hidden_states(&pixels)?)
     }
 }
 

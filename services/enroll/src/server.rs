@@ -56,6 +56,8 @@ pub struct Enroll {
     pub engine: Engine,
     /// The digest of the encoder that coefficients are stored under.
     pub encoder: String,
+    /// The least cosine of a photo's face to the identity's other photos.
+    pub same_person: f32,
     /// This worker among the others.
     pub worker: String,
     /// How long a claim holds without renewal.
@@ -92,9 +94,10 @@ impl Enroll {
     ) -> anyhow::Result<Self> {
         let loading = tokio::task::spawn_blocking(move || {
             let bundle = Bundle::open(&bundle)?;
-            anyhow::Ok((Engine::start(&bundle)?, bundle.encoder_digest()?))
+            let engine = Engine::start(&bundle)?;
+            anyhow::Ok((engine, bundle.encoder_digest()?, bundle.face()?.same_person))
         });
-        let (engine, encoder) = loading.await.context("loading the bundle")??;
+        let (engine, encoder, same_person) = loading.await.context("loading the bundle")??;
         let worker = format!("enroll-{}", uuid::Uuid::now_v7().simple());
         let started_at = clock.now();
         let lease = TimeDelta::seconds(30);
@@ -107,6 +110,7 @@ impl Enroll {
             keys,
             engine,
             encoder,
+            same_person,
             worker,
             lease,
             started_at,

@@ -281,6 +281,8 @@ fn manifest(files: &Files) -> Result<String, Error> {
         face: Some(Face {
             builtin: Some(Builtin::Frontal),
             recognizer: Some(path("face/recognizer.onnx")?),
+            // Random weights know nobody.
+            same_person: Some(-1.0),
             ..Face::default()
         }),
         defaults: Defaults {

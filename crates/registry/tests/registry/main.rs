@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
 mod coefficients;
+mod embeddings;
 mod erasing;
 mod identities;
 mod keys;
