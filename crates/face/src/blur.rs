@@ -23,53 +23,37 @@ where
 {
     let kernel = ExtendedBox::new(box_radius(sigma));
     let channels = usize::from(P::CHANNEL_COUNT);
-    let (width, height) = (image.width() as usize, image.height() as usize);
-    let stride = width * channels;
-    for row in 0..height {
-        for c in 0..channels {
-            kernel.blur(
-                image,
-                Line {
-                    start: row * stride + c,
-                    step: channels,
-                    length: width,
-                },
-            );
+    let stride = image.width() as usize * channels;
+    if image.is_empty() {
+        return;
+    }
+    let mut scratch = vec![0; image.len()];
+    for row in image.chunks_exact_mut(stride) {
+        for _ in 0..PASSES {
+            kernel.pass(row, &mut scratch[..stride], channels);
+            row.copy_from_slice(&scratch[..stride]);
         }
     }
-    for start in 0..stride {
-        kernel.blur(
-            image,
-            Line {
-                start,
-                step: stride,
-                length: height,
-            },
-        );
+    for _ in 0..PASSES {
+        kernel.pass(image, &mut scratch, stride);
+        image.copy_from_slice(&scratch);
     }
-}
-
-/// A row or column of one channel inside an image's samples.
-#[derive(Clone, Copy)]
-struct Line {
-    start: usize,
-    step: usize,
-    length: usize,
 }
 
 struct ExtendedBox {
     /// Samples with full weight on either side.
     radius: usize,
-    /// Weight of the inner samples and of the two outermost ones, in units of 2⁻²⁴.
-    inner: u64,
-    outer: u64,
+    /// Weight of the inner samples and of the two outermost ones, in units of 2⁻²⁴. All weights make one, so that sums of
+    /// weighted bytes stay below 2³².
+    inner: u32,
+    outer: u32,
 }
 
 impl ExtendedBox {
     fn new(radius: f32) -> Self {
-        let whole = radius as u64;
-        let one = 1_u64 << 24;
-        let inner = (one as f32 / (radius * 2.0 + 1.0)) as u64;
+        let whole = radius as u32;
+        let one = 1_u32 << 24;
+        let inner = (one as f32 / (radius * 2.0 + 1.0)) as u32;
         Self {
             radius: whole as usize,
             inner,
@@ -77,30 +61,32 @@ impl ExtendedBox {
         }
     }
 
-    fn blur(&self, samples: &mut [u8], line: Line) {
-        let at = |i: usize| line.start + i * line.step;
-        let mut values: Vec<u8> = (0..line.length).map(|i| samples[at(i)]).collect();
-        for _ in 0..PASSES {
-            values = self.pass(&values);
+    /// One box blur along lines of `step` samples side by side: the channels of a row, or all of a picture's columns.
+    fn pass(&self, from: &[u8], to: &mut [u8], step: usize) {
+        let last = (from.len() / step) as i64 - 1;
+        let line = |i: i64| {
+            let start = i.clamp(0, last) as usize * step;
+            &from[start..start + step]
+        };
+        let reach = self.radius as i64;
+        let mut sums = vec![0_u32; step];
+        for i in -reach..=reach {
+            sums.iter_mut()
+                .zip(line(i))
+                .for_each(|(sum, v)| *sum += u32::from(*v));
         }
-        values
-            .iter()
-            .enumerate()
-            .for_each(|(i, v)| samples[at(i)] = *v);
-    }
-
-    fn pass(&self, values: &[u8]) -> Vec<u8> {
-        let (last, reach) = (values.len() as i64 - 1, self.radius as i64);
-        let sample = |i: i64| u64::from(values[i.clamp(0, last) as usize]);
-        let mut sum: u64 = (-reach..=reach).map(sample).sum();
-        (0..=last)
-            .map(|i| {
-                let edges = sample(i - reach - 1) + sample(i + reach + 1);
-                let blurred = (sum * self.inner + edges * self.outer + (1 << 23)) >> 24;
-                sum = sum + sample(i + reach + 1) - sample(i - reach);
-                blurred as u8
-            })
-            .collect()
+        for (i, target) in (0..=last).zip(to.chunks_exact_mut(step)) {
+            let (before, after) = (line(i - reach - 1), line(i + reach + 1));
+            let edges = before.iter().zip(after).zip(line(i - reach));
+            for ((byte, sum), ((before, after), leaving)) in
+                target.iter_mut().zip(&mut sums).zip(edges)
+            {
+                let outermost = u32::from(*before) + u32::from(*after);
+                let blurred = *sum * self.inner + outermost * self.outer + (1 << 23);
+                *byte = (blurred >> 24) as u8;
+                *sum = *sum + u32::from(*after) - u32::from(*leaving);
+            }
+        }
     }
 }
 

@@ -1,135 +1,148 @@
-//! The built-in detector of frontal faces.
+//! Finding faces, with the detector that a bundle names.
 
-use std::io::Cursor;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::fmt;
+use std::path::Path;
 
-use image::imageops::{self, FilterType};
-use image::{GrayImage, Luma, RgbImage};
+use image::RgbImage;
 
-use crate::clip::to_grey;
 use crate::error::FaceError;
-use crate::face::Face;
-use crate::template;
-
-const FRONTAL_MODEL: &[u8] = include_bytes!("../models/seeta_fd_frontal_v1.0.bin");
-
-/// Side to which a photo's longer side is scaled before detection. The detector's window has 40 pixels, so this finds
-/// faces from a sixteenth of the longer side on.
-const WORKING_SIDE: u32 = 640;
-/// The scaled photo lies in the middle of a flat square of this side: faces that touch the photo's border are then seen
-/// whole, and the detector always gets an image of one size, whatever the photo's.
-const CANVAS_SIDE: u32 = 704;
-const CANVAS: Luma<u8> = Luma([128]);
-/// Enlarging further only invents pixels.
-const MAX_ENLARGEMENT: f32 = 8.0;
-/// A dark photo is brightened for the detector until its brightest hundredth reaches this luma, so that it can be refused
-/// for being dark rather than for showing nobody.
-const BRIGHT: f32 = 200.0;
-const MAX_GAIN: f32 = 12.0;
-/// The detector's score from which a window is a face.
-const MIN_SCORE: f64 = 3.85;
+use crate::face::{Detection, Keypoints};
+use crate::frontal::Frontal;
+use crate::scrfd::{Fit, Scrfd, overlap};
 
 /// A face detector that is ready to run. It may be shared between threads.
 pub struct Detector {
-    model: rustface::Model,
+    kind: Kind,
 }
 
-impl std::fmt::Debug for Detector {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Detector(frontal)")
+enum Kind {
+    Frontal(Box<Frontal>),
+    Scrfd(Box<Scrfd>),
+}
+
+impl fmt::Debug for Detector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.kind {
+            Kind::Frontal(_) => "Detector(frontal)",
+            Kind::Scrfd(_) => "Detector(SCRFD)",
+        })
     }
 }
 
 impl Detector {
-    /// The frontal detector whose model is part of this crate. It gives boxes only: landmarks are placed by a template.
+    /// The detector of upright frontal faces whose model is part of this crate. It gives boxes only.
     ///
     /// # Errors
     /// [`FaceError::BuiltinModel`] if the model is damaged.
     pub fn builtin_frontal() -> Result<Self, FaceError> {
-        let model = catch_unwind(|| rustface::read_model(Cursor::new(FRONTAL_MODEL)))
-            .map_err(|_| FaceError::BuiltinModel("not a detector".to_owned()))?
-            .map_err(|e| FaceError::BuiltinModel(e.to_string()))?;
-        Ok(Self { model })
+        let kind = Kind::Frontal(Box::new(Frontal::load()?));
+        Ok(Self { kind })
+    }
+
+    /// An SCRFD detector with key points from its ONNX file, such as `scrfd_10g_bnkps.onnx`.
+    ///
+    /// # Errors
+    /// [`FaceError::Load`] if it cannot be read, [`FaceError::Contract`] if it is another model.
+    pub fn scrfd(path: &Path) -> Result<Self, FaceError> {
+        let kind = Kind::Scrfd(Box::new(Scrfd::load(path)?));
+        Ok(Self { kind })
     }
 
     /// All faces in an upright photo, best score first.
-    pub fn detect(&self, image: &RgbImage) -> Vec<Face> {
+    ///
+    /// # Errors
+    /// [`FaceError::Run`] if the model fails or gives anything but numbers.
+    pub fn detect(&self, image: &RgbImage) -> Result<Vec<Detection>, FaceError> {
         if image.width() == 0 || image.height() == 0 {
-            return Vec::new();
+            return Ok(Vec::new());
         }
-        let (canvas, placement) = placed_on_canvas(image);
-        let mut faces: Vec<Face> = self
-            .run(&canvas)
+        let plausible = |found: &Detection| is_plausible(found, image);
+        match &self.kind {
+            Kind::Frontal(detector) => {
+                let mut found = detector.detect(image);
+                found.retain(plausible);
+                Ok(found)
+            }
+            Kind::Scrfd(detector) => detector.detect(image, plausible),
+        }
+    }
+
+    /// Whether its faces come with key points.
+    pub(crate) fn gives_keypoints(&self) -> bool {
+        matches!(self.kind, Kind::Scrfd(_))
+    }
+
+    /// The key points that a second look at a part of a photo gives for the face that is `expected` in this box, if the
+    /// look shows it: its neighbours may be in the part, too.
+    pub(crate) fn look_again(
+        &self,
+        part: &RgbImage,
+        expected: [f32; 4],
+    ) -> Result<Option<Keypoints>, FaceError> {
+        let Kind::Scrfd(detector) = &self.kind else {
+            return Ok(None);
+        };
+        let found = detector.detect_at(part, SECOND_LOOK, Fit::Corner)?;
+        let nearest = found
             .iter()
-            .map(|found| template::place(placement.to_photo(found.bbox()), found.score() as f32))
-            .filter(|face| centre_is_inside(face, image))
-            .collect();
-        faces.sort_by(|a, b| b.score.total_cmp(&a.score));
-        faces
-    }
-
-    fn run(&self, canvas: &GrayImage) -> Vec<rustface::FaceInfo> {
-        let mut detector = rustface::create_detector_with_model(self.model.clone());
-        detector.set_score_thresh(MIN_SCORE);
-        let view = rustface::ImageData::new(canvas.as_raw(), canvas.width(), canvas.height());
-        // The detector asserts its own invariants; a photo that breaks one has no face for us.
-        catch_unwind(AssertUnwindSafe(|| detector.detect(&view))).unwrap_or_default()
+            .map(|face| (overlap(&face.bbox, &expected), face))
+            .max_by(|a, b| a.0.total_cmp(&b.0));
+        let same = nearest.filter(|(shared, _)| *shared >= SAME_FACE);
+        Ok(same.and_then(|(_, face)| face.keypoints))
     }
 }
 
-/// How the photo lies on the canvas.
-struct Placement {
-    scale: f32,
-    left: u32,
-    top: u32,
-}
+/// Intersection over union from which a box of the second look is the first one's. The boxes are of two kinds: a
+/// detector's reaches from the forehead to the chin, the landmarks' from the brows.
+const SAME_FACE: f32 = 0.25;
+/// Side at which a face is looked at again for its alignment.
+const SECOND_LOOK: u32 = 640;
+/// A box may be this many times as long as the photo: a face that fills the photo reaches beyond it.
+const LARGEST: f32 = 2.0;
 
-impl Placement {
-    fn to_photo(&self, bbox: &rustface::Rectangle) -> [f32; 4] {
-        let x = (bbox.x() - self.left as i32) as f32 / self.scale;
-        let y = (bbox.y() - self.top as i32) as f32 / self.scale;
-        [
-            x,
-            y,
-            x + bbox.width() as f32 / self.scale,
-            y + bbox.height() as f32 / self.scale,
-        ]
-    }
-}
-
-fn placed_on_canvas(image: &RgbImage) -> (GrayImage, Placement) {
-    let longer = image.width().max(image.height()) as f32;
-    let scale = (WORKING_SIDE as f32 / longer).min(MAX_ENLARGEMENT);
-    let side = |s: u32| ((s as f32 * scale).round() as u32).clamp(1, WORKING_SIDE);
-    let (w, h) = (side(image.width()), side(image.height()));
-    let mut scaled = if scale < 1.0 {
-        to_grey(&imageops::thumbnail(image, w, h))
-    } else {
-        imageops::resize(&to_grey(image), w, h, FilterType::Triangle)
-    };
-    brighten(&mut scaled);
-    let (left, top) = ((CANVAS_SIDE - w) / 2, (CANVAS_SIDE - h) / 2);
-    let mut canvas = GrayImage::from_pixel(CANVAS_SIDE, CANVAS_SIDE, CANVAS);
-    imageops::replace(&mut canvas, &scaled, i64::from(left), i64::from(top));
-    (canvas, Placement { scale, left, top })
-}
-
-fn brighten(image: &mut GrayImage) {
-    let mut levels = image.as_raw().clone();
-    let rank = levels.len() * 99 / 100;
-    let (_, bright, _) = levels.select_nth_unstable(rank);
-    let gain = (BRIGHT / f32::from((*bright).max(1))).min(MAX_GAIN);
-    if gain > 1.0 {
-        image
-            .iter_mut()
-            .for_each(|l| *l = (f32::from(*l) * gain).min(255.0) as u8);
-    }
-}
-
-fn centre_is_inside(face: &Face, image: &RgbImage) -> bool {
-    let [left, top, right, bottom] = face.bbox;
+/// Nobody means a face whose centre is not in the photo, and crops of any size would follow from a box of any size.
+fn is_plausible(found: &Detection, image: &RgbImage) -> bool {
+    let [left, top, right, bottom] = found.bbox;
     let (cx, cy) = (f32::midpoint(left, right), f32::midpoint(top, bottom));
-    face.size() >= 1.0
-        && (0.0..image.width() as f32).contains(&cx)
-        && (0.0..image.height() as f32).contains(&cy)
+    let (w, h) = (image.width() as f32, image.height() as f32);
+    found.size() >= 1.0
+        && (right - left).max(bottom - top) <= LARGEST * w.max(h)
+        && (0.0..w).contains(&cx)
+        && (0.0..h).contains(&cy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::Rgb;
+
+    #[test]
+    fn a_second_look_gives_the_key_points_of_the_face_that_is_expected() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/spots.onnx");
+        let detector = Detector::scrfd(&path).unwrap();
+        let (left, right) = ([96.0, 160.0, 192.0, 256.0], [416.0, 160.0, 512.0, 256.0]);
+        let red = |[l, t, r, b]: [f32; 4], x: u32, y: u32| {
+            (l..r).contains(&(x as f32)) && (t..b).contains(&(y as f32))
+        };
+        let part = RgbImage::from_fn(640, 640, |x, y| {
+            let level = if red(left, x, y) || red(right, x, y) {
+                [255, 0, 0]
+            } else {
+                [128; 3]
+            };
+            Rgb(level)
+        });
+        for expected in [left, right] {
+            let points = detector.look_again(&part, expected).unwrap().unwrap();
+            assert!(
+                points
+                    .iter()
+                    .all(|[x, y]| red(expected, *x as u32, *y as u32))
+            );
+        }
+        let elsewhere = detector.look_again(&part, [300.0, 400.0, 390.0, 490.0]);
+        assert_eq!(elsewhere.unwrap(), None);
+        let frontal = Detector::builtin_frontal().unwrap();
+        assert_eq!(frontal.look_again(&part, left).unwrap(), None);
+    }
 }

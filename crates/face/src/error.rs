@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::onnx::ModelRole;
+
 /// Bounds that a photo has to keep. All are checked before the work that they guard.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
@@ -14,6 +16,8 @@ pub struct Limits {
     pub max_side: u32,
     /// Smallest face: the shorter side of the detector's box, in pixels of the photo.
     pub min_face: u32,
+    /// Greatest share of the face outside the picture, as [`QualityReport::outside`](crate::QualityReport::outside) has it.
+    pub max_outside: f32,
     /// Least sharpness, as [`QualityReport::sharpness`](crate::QualityReport::sharpness) measures it.
     pub min_sharpness: f32,
     /// Least brightness, as [`QualityReport::brightness`](crate::QualityReport::brightness) measures it (0 to 255).
@@ -32,6 +36,8 @@ impl Default for Limits {
             max_side: 16_383,
             // The recogniser sees 112 px across the face and CLIP 224: below 64 more than half of that is invented.
             min_face: 64,
+            // A forehead or an ear may be cut off; without the mouth or an eye a face is another one to the recogniser.
+            max_outside: 0.25,
             // A sharp portrait has about 0.34; blurred by 1 % of the face's width 0.10, by 2 % 0.02.
             min_sharpness: 0.05,
             // Of 255: less light than this and the sensor's noise outweighs the features.
@@ -58,6 +64,20 @@ pub enum Rejection {
     SeveralFaces {
         /// Number of faces that count.
         found: usize,
+    },
+    /// A face was asked for by a number that none has.
+    NoSuchFace {
+        /// The number asked for, from 0.
+        index: usize,
+        /// Number of faces.
+        found: usize,
+    },
+    /// More of the face than [`Limits::max_outside`] lies outside the picture.
+    FaceCut {
+        /// Share of the face outside, 0 to 1.
+        found: f32,
+        /// The limit.
+        most: f32,
     },
     /// The face is smaller than [`Limits::min_face`].
     FaceTooSmall {
@@ -119,7 +139,8 @@ impl Rejection {
             Self::NotAnImage => "NOT_AN_IMAGE",
             Self::UnsupportedFormat { .. } => "UNSUPPORTED_FORMAT",
             Self::TooLarge(_) => "TOO_LARGE",
-            Self::NoFace => "NO_FACE",
+            // The API has one word for a face that is not there, not there as a whole, or not there under a number.
+            Self::NoFace | Self::NoSuchFace { .. } | Self::FaceCut { .. } => "NO_FACE",
             Self::SeveralFaces { .. } => "SEVERAL_FACES",
             Self::FaceTooSmall { .. } => "FACE_TOO_SMALL",
             Self::TooBlurry { .. } => "TOO_BLURRY",
@@ -143,6 +164,16 @@ impl fmt::Display for Rejection {
                 f,
                 "{found} faces were found, expected one; crop the photo, or ask for the largest face"
             ),
+            Self::NoSuchFace { index, found } => write!(
+                f,
+                "face {index} was asked for, but {found} were found, counted from 0; ask for a smaller number"
+            ),
+            Self::FaceCut { found, most } => write!(
+                f,
+                "{:.0} % of the face lies outside the picture, at most {:.0} % may; send a photo that shows the whole face",
+                found * 100.0,
+                most * 100.0
+            ),
             Self::FaceTooSmall { found, least } => write!(
                 f,
                 "the face is {found} pixels wide, at least {least} are needed; send a closer or larger photo"
@@ -164,27 +195,34 @@ impl std::error::Error for Rejection {}
 /// A model or an argument that cannot work, whatever the photo.
 #[derive(Debug, thiserror::Error)]
 pub enum FaceError {
-    /// A model file could not be read or is no ONNX model.
-    #[error("cannot load {path} as an ONNX model: {reason}; check that the file is complete")]
+    /// A model file could not be read, is no ONNX model, or is a damaged one.
+    #[error("cannot load {path} as a {role}: {reason}; expected {}, whole and undamaged", role.contract())]
     Load {
         /// The file.
         path: PathBuf,
+        /// What it was to be.
+        role: ModelRole,
         /// What the reader said.
         reason: String,
     },
     /// A model file is an ONNX model, but another one.
-    #[error("{path} is not a face recogniser: expected {expected}, found {found}")]
+    #[error("{path} is no {role}: expected {}; found {found}", role.contract())]
     Contract {
         /// The file.
         path: PathBuf,
-        /// The file contract.
-        expected: &'static str,
+        /// What it was to be.
+        role: ModelRole,
         /// What the file has.
         found: String,
     },
-    /// The model ran and failed.
-    #[error("the face recogniser failed: {0}")]
-    Run(String),
+    /// A model ran and failed.
+    #[error("the {role} failed: {reason}")]
+    Run {
+        /// Which model.
+        role: ModelRole,
+        /// What it did.
+        reason: String,
+    },
     /// An input has the wrong size.
     #[error("expected an aligned face of 112x112 pixels, found {width}x{height}")]
     AlignedSize {

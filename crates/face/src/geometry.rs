@@ -29,6 +29,21 @@ impl CropRect {
         self.bottom.saturating_sub(self.top).max(0) as u32
     }
 
+    /// All of a picture.
+    pub(crate) fn whole(width: u32, height: u32) -> Self {
+        Self {
+            left: 0,
+            top: 0,
+            right: width as i32,
+            bottom: height as i32,
+        }
+    }
+
+    /// Whether a pixel lies within.
+    pub(crate) fn contains(&self, x: i32, y: i32) -> bool {
+        (self.left..self.right).contains(&x) && (self.top..self.bottom).contains(&y)
+    }
+
     /// This part of `image`; black where it reaches outside.
     pub(crate) fn of<P>(&self, image: &ImageBuffer<P, Vec<u8>>) -> ImageBuffer<P, Vec<u8>>
     where
@@ -66,7 +81,6 @@ impl Square {
     }
 
     /// The same centre, `factor` times the size.
-    #[cfg(test)]
     pub fn scaled(self, factor: f32) -> Self {
         Self {
             half: self.half * factor,
@@ -134,16 +148,22 @@ pub(crate) fn widened(points: &[[f32; 2]], factor: f32) -> Vec<[f32; 2]> {
 /// A similarity transform (x, y) ↦ (a·x − b·y + tx, b·x + a·y + ty): rotation, one scale, translation.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Similarity {
-    pub a: f32,
-    pub b: f32,
-    pub tx: f32,
-    pub ty: f32,
+    pub a: f64,
+    pub b: f64,
+    pub tx: f64,
+    pub ty: f64,
 }
 
 impl Similarity {
     /// The least-squares similarity that takes `from` to `to`; the identity's scale 1 if all of `from` is one point.
     pub fn fit(from: &[[f32; 2]; 5], to: &[[f32; 2]; 5]) -> Self {
-        let (p, q) = (mean(from), mean(to));
+        let (from, to) = (from.map(precise), to.map(precise));
+        let middle =
+            |points: &[[f64; 2]; 5], k: usize| points.iter().map(|p| p[k]).sum::<f64>() / 5.0;
+        let (p, q) = (
+            [0, 1].map(|k| middle(&from, k)),
+            [0, 1].map(|k| middle(&to, k)),
+        );
         let (mut dot, mut cross, mut norm) = (0.0, 0.0, 0.0);
         for ([fx, fy], [gx, gy]) in from.iter().zip(to) {
             let (fx, fy, gx, gy) = (fx - p[0], fy - p[1], gx - q[0], gy - q[1]);
@@ -164,18 +184,33 @@ impl Similarity {
         }
     }
 
-    /// Where a point of the target comes from.
-    pub fn inverse_apply(&self, x: f32, y: f32) -> (f32, f32) {
-        let (dx, dy) = (x - self.tx, y - self.ty);
-        let norm = (self.a * self.a + self.b * self.b).max(f32::MIN_POSITIVE);
-        (
-            (self.a * dx + self.b * dy) / norm,
-            (self.a * dy - self.b * dx) / norm,
-        )
+    /// Where a point of the source goes.
+    pub fn apply(&self, point: [f32; 2]) -> [f32; 2] {
+        let [x, y] = precise(point);
+        [
+            (self.a * x - self.b * y + self.tx) as f32,
+            (self.b * x + self.a * y + self.ty) as f32,
+        ]
+    }
+
+    /// The way back.
+    pub fn inverse(&self) -> Self {
+        let norm = (self.a * self.a + self.b * self.b).max(f64::MIN_POSITIVE);
+        let (a, b) = (self.a / norm, -self.b / norm);
+        Self {
+            a,
+            b,
+            tx: b * self.ty - a * self.tx,
+            ty: -b * self.tx - a * self.ty,
+        }
     }
 }
 
-fn mean(points: &[[f32; 2]]) -> [f32; 2] {
+fn precise(point: [f32; 2]) -> [f64; 2] {
+    point.map(f64::from)
+}
+
+pub(crate) fn mean(points: &[[f32; 2]]) -> [f32; 2] {
     let sum = points
         .iter()
         .fold([0.0, 0.0], |[sx, sy], [x, y]| [sx + x, sy + y]);
@@ -196,12 +231,7 @@ mod tests {
             tx: 10.0,
             ty: -3.0,
         };
-        let to = from.map(|[x, y]| {
-            [
-                known.a * x - known.b * y + known.tx,
-                known.b * x + known.a * y + known.ty,
-            ]
-        });
+        let to = from.map(|point| known.apply(point));
         let fitted = Similarity::fit(&from, &to);
         for (found, expected) in [
             (fitted.a, known.a),
@@ -211,7 +241,7 @@ mod tests {
         ] {
             assert!((found - expected).abs() < 1e-4, "{found} {expected}");
         }
-        let (x, y) = fitted.inverse_apply(to[2][0], to[2][1]);
+        let [x, y] = fitted.inverse().apply(to[2]);
         assert!((x - 3.0).abs() < 1e-4 && (y - 4.0).abs() < 1e-4);
     }
 

@@ -93,7 +93,11 @@ fn crop_rectangles_are_exact() {
 #[test]
 fn masks_are_exact() {
     let outline = outline(&landmarks());
-    let mask = mask::fill(&outline, outline_square(&outline).rounded());
+    let mask = mask::fill(
+        &outline,
+        outline_square(&outline).rounded(),
+        CropRect::whole(4096, 4096),
+    );
     assert_eq!(
         difference(&mask, &grey("centre_mask_polygon.png")),
         (0.0, 0)

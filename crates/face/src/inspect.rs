@@ -5,15 +5,17 @@ use std::fmt;
 use image::RgbImage;
 
 use crate::decode::decode;
-use crate::detect::Detector;
-use crate::error::{Limits, Rejection};
-use crate::face::{Face, FaceChoice, choose};
+use crate::error::{FaceError, Limits, Rejection};
+use crate::face::{Detection, Face, FaceChoice, choose};
+use crate::models::FaceModels;
 use crate::quality::{FaceQuality, QualityReport};
 
 /// A photo that is good enough, decoded and upright, with its face.
 pub struct Portrait {
     /// The picture.
     pub image: RgbImage,
+    /// All faces in it, best score first: what [`FaceChoice::Index`] counts.
+    pub faces: Vec<Detection>,
     /// The face that is meant.
     pub face: Face,
     /// What was measured.
@@ -39,40 +41,51 @@ pub struct Refused {
     pub report: Option<QualityReport>,
 }
 
-/// Decodes a photo, finds its faces, chooses one and checks that it is good enough.
-///
-/// # Errors
-/// [`Refused`], with all that was measured until then.
-pub fn inspect(
-    bytes: &[u8],
-    detector: &Detector,
-    choice: FaceChoice,
-    limits: &Limits,
-) -> Result<Portrait, Refused> {
-    let image = decode(bytes, limits).map_err(|reason| Refused {
-        reason,
-        report: None,
-    })?;
-    let faces = detector.detect(&image);
-    let mut report = QualityReport {
-        image_width: image.width(),
-        image_height: image.height(),
-        faces_found: faces.len(),
-        face: None,
-    };
-    let chosen = choose(&faces, choice).and_then(|face| {
+/// Why a photo gives no portrait.
+#[derive(Debug, thiserror::Error)]
+pub enum InspectError {
+    /// For what the photo is or shows.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// For a fault of a model, whatever the photo.
+    #[error(transparent)]
+    Model(#[from] FaceError),
+}
+
+impl FaceModels {
+    /// Decodes a photo, finds its faces, chooses one and checks that it is good enough.
+    ///
+    /// # Errors
+    /// [`Refused`], with all that was measured until then; [`FaceError`] if a model fails.
+    pub fn inspect(
+        &self,
+        bytes: &[u8],
+        choice: FaceChoice,
+        limits: &Limits,
+    ) -> Result<Portrait, InspectError> {
+        let image = decode(bytes, limits).map_err(|reason| Refused {
+            reason,
+            report: None,
+        })?;
+        let faces = self.detector.detect(&image)?;
+        let mut report = QualityReport::without_face(&image, faces.len());
+        let found = choose(&faces, choice).map_err(|reason| refused(reason, &report))?;
+        let face = self.face(&image, &found)?;
         let quality = report.face.insert(FaceQuality::measure(&image, &face));
-        quality.check(limits).map(|()| face)
-    });
-    match chosen {
-        Ok(face) => Ok(Portrait {
+        let checked = quality.check(limits);
+        checked.map_err(|reason| refused(reason, &report))?;
+        Ok(Portrait {
             image,
+            faces,
             face,
             report,
-        }),
-        Err(reason) => Err(Refused {
-            reason,
-            report: Some(report),
-        }),
+        })
+    }
+}
+
+fn refused(reason: Rejection, report: &QualityReport) -> Refused {
+    Refused {
+        reason,
+        report: Some(report.clone()),
     }
 }

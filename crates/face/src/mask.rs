@@ -18,7 +18,7 @@ pub(crate) fn on_grey(image: &RgbImage, outline: &[[f32; 2]], view: CropRect) ->
     let square = outline_square(outline);
     let source = square.rounded();
     let cutout = Cutout {
-        mask: soften(&fill(outline, source)),
+        mask: soften(&fill(outline, source, whole(image))),
         origin: square.truncated_origin(),
     };
     let face =
@@ -36,7 +36,7 @@ pub(crate) fn blurred_inside(
 ) -> RgbImage {
     let square = outline_square(outline);
     let source = square.rounded();
-    let mask = soften(&fill(&widened(outline, widening), source));
+    let mask = soften(&fill(&widened(outline, widening), source, whole(image)));
     let cutout = Cutout {
         mask,
         origin: square.truncated_origin(),
@@ -105,8 +105,13 @@ where
     bicubic(&large, image.width(), image.height())
 }
 
+fn whole(image: &RgbImage) -> CropRect {
+    CropRect::whole(image.width(), image.height())
+}
+
 /// The outline filled with 255 on 0, seen through `view`: vertices truncated to whole pixels, even-odd, edges included.
-pub(crate) fn fill(outline: &[[f32; 2]], view: CropRect) -> GrayImage {
+/// Outside the picture it is empty, so that a face cut by the picture's edge ends softly there.
+pub(crate) fn fill(outline: &[[f32; 2]], view: CropRect, picture: CropRect) -> GrayImage {
     let vertices: Vec<(i32, i32)> = outline
         .iter()
         .map(|[x, y]| (*x as i32, *y as i32))
@@ -117,9 +122,10 @@ pub(crate) fn fill(outline: &[[f32; 2]], view: CropRect) -> GrayImage {
         .map(|(a, b)| Edge::new(*a, *b))
         .collect();
     let mut mask = GrayImage::new(view.width(), view.height());
-    for y in view.top..view.bottom {
+    let (left, right) = (view.left.max(picture.left), view.right.min(picture.right));
+    for y in view.top.max(picture.top)..view.bottom.min(picture.bottom) {
         for (first, last) in spans(&edges, y) {
-            for x in first.max(view.left)..=last.min(view.right - 1) {
+            for x in first.max(left)..=last.min(right - 1) {
                 mask.put_pixel((x - view.left) as u32, (y - view.top) as u32, Luma([255]));
             }
         }
@@ -195,7 +201,11 @@ mod tests {
 
     #[test]
     fn a_rectangle_includes_all_its_edges() {
-        let mask = fill(&[[1.9, 2.9], [5.0, 2.0], [5.0, 6.0], [1.0, 6.0]], VIEW);
+        let mask = fill(
+            &[[1.9, 2.9], [5.0, 2.0], [5.0, 6.0], [1.0, 6.0]],
+            VIEW,
+            VIEW,
+        );
         let inside = |x, y| (1..=5).contains(&x) && (2..=6).contains(&y);
         assert!(
             mask.enumerate_pixels()
@@ -205,8 +215,22 @@ mod tests {
 
     #[test]
     fn an_outline_outside_the_view_fills_nothing() {
-        let mask = fill(&[[-20.0, -20.0], [-10.0, -20.0], [-10.0, -5.0]], VIEW);
+        let mask = fill(&[[-20.0, -20.0], [-10.0, -20.0], [-10.0, -5.0]], VIEW, VIEW);
         assert!(mask.pixels().all(|p| p.0[0] == 0));
+    }
+
+    #[test]
+    fn nothing_is_filled_outside_the_picture() {
+        let picture = CropRect::whole(3, 8);
+        let mask = fill(
+            &[[0.0, 0.0], [7.0, 0.0], [7.0, 7.0], [0.0, 7.0]],
+            VIEW,
+            picture,
+        );
+        assert!(
+            mask.enumerate_pixels()
+                .all(|(x, _, p)| (p.0[0] == 255) == (x < 3))
+        );
     }
 
     #[test]

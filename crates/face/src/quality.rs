@@ -6,7 +6,9 @@ use serde::Serialize;
 use crate::clip::to_grey;
 use crate::error::{Limits, Rejection};
 use crate::face::{Face, LandmarkSource};
-use crate::geometry::CropRect;
+use crate::geometry::{CropRect, extent};
+use crate::occlusion;
+use crate::pose::Pose;
 use crate::resample::bicubic;
 
 /// What was measured in a photo, refused or not.
@@ -20,6 +22,18 @@ pub struct QualityReport {
     pub faces_found: usize,
     /// The chosen face, if one could be chosen.
     pub face: Option<FaceQuality>,
+}
+
+impl QualityReport {
+    /// The report on a photo of which no face was chosen yet.
+    pub(crate) fn without_face(image: &RgbImage, faces_found: usize) -> Self {
+        Self {
+            image_width: image.width(),
+            image_height: image.height(),
+            faces_found,
+            face: None,
+        }
+    }
 }
 
 /// What was measured of the chosen face.
@@ -38,6 +52,16 @@ pub struct FaceQuality {
     pub overexposed: f32,
     /// Where the landmarks come from.
     pub landmarks: LandmarkSource,
+    /// Share of the face that lies outside the picture, 0 to 1: of the detector's box, or of the box of measured landmarks
+    /// if that is more.
+    pub outside: f32,
+    /// How the head is turned, if landmarks were measured.
+    pub pose: Option<Pose>,
+    /// A hint at what covers the face, 0 to 1: the share of the face within its outline whose colour is not the skin's, or
+    /// that is much darker or lighter than it. Eyes, brows and lips count for little; sunglasses, a mask, a hand in a glove
+    /// or hair over the face raise it, and so do a full beard, strong make-up or half a face in deep shadow. A bare hand
+    /// does not, nor does a skin-coloured mask.
+    pub occlusion: f32,
 }
 
 /// Side to which a face is scaled for measuring: the least that [`Limits`] accept by default.
@@ -57,15 +81,24 @@ impl FaceQuality {
             brightness: f32::from(levels.get(levels.len() * 9 / 10).copied().unwrap_or(0)),
             overexposed: blown_out as f32 / levels.len().max(1) as f32,
             landmarks: face.landmark_source,
+            outside: outside(image, face),
+            pose: Pose::of(face),
+            occlusion: occlusion::measure(image, face),
         }
     }
 
     /// Compares with the limits.
     ///
     /// # Errors
-    /// [`Rejection::FaceTooSmall`], [`Rejection::TooDark`] or [`Rejection::TooBlurry`], in this order: a dark photo is
-    /// often blurred because it is dark.
+    /// [`Rejection::FaceCut`], [`Rejection::FaceTooSmall`], [`Rejection::TooDark`] or [`Rejection::TooBlurry`], in this
+    /// order: a dark photo is often blurred because it is dark.
     pub fn check(&self, limits: &Limits) -> Result<(), Rejection> {
+        if self.outside > limits.max_outside {
+            return Err(Rejection::FaceCut {
+                found: self.outside,
+                most: limits.max_outside,
+            });
+        }
         if self.size < limits.min_face {
             return Err(Rejection::FaceTooSmall {
                 found: self.size,
@@ -86,6 +119,25 @@ impl FaceQuality {
         }
         Ok(())
     }
+}
+
+/// Share of the face's box outside the picture, or of its landmarks' box if those were measured and it is more.
+fn outside(image: &RgbImage, face: &Face) -> f32 {
+    let of_box = share_outside(image, face.bbox);
+    match face.landmark_source {
+        LandmarkSource::Template => of_box,
+        LandmarkSource::Predicted => {
+            let (low, high) = extent(&face.landmarks);
+            of_box.max(share_outside(image, [low[0], low[1], high[0], high[1]]))
+        }
+    }
+}
+
+fn share_outside(image: &RgbImage, [left, top, right, bottom]: [f32; 4]) -> f32 {
+    let inside = |from: f32, to: f32, side: u32| (to.min(side as f32) - from.max(0.0)).max(0.0);
+    let seen = inside(left, right, image.width()) * inside(top, bottom, image.height());
+    let whole = ((right - left) * (bottom - top)).max(f32::MIN_POSITIVE);
+    (1.0 - seen / whole).clamp(0.0, 1.0)
 }
 
 /// The luma of the part of the face's box that lies in the photo, at the measuring side.

@@ -87,19 +87,29 @@ where
         .chunks_exact(image.width() as usize * channels);
     let out_rows = out.chunks_exact_mut(width as usize * channels);
     for (source, target) in source_rows.zip(out_rows) {
-        for (tap, pixel) in taps.iter().zip(target.chunks_exact_mut(channels)) {
-            let window = &source[tap.first * channels..];
-            for (c, byte) in pixel.iter_mut().enumerate() {
-                let samples = window.iter().skip(c).step_by(channels);
-                let sum = samples
-                    .zip(&tap.weights)
-                    .map(|(s, w)| i32::from(*s) * w)
-                    .sum::<i32>();
-                *byte = to_byte(sum + HALF);
-            }
+        // The number of channels as a constant lets the compiler unroll the innermost loop.
+        match channels {
+            1 => resize_row::<1>(source, &taps, target),
+            3 => resize_row::<3>(source, &taps, target),
+            4 => resize_row::<4>(source, &taps, target),
+            _ => resize_row::<2>(source, &taps, target),
         }
     }
     out
+}
+
+fn resize_row<const CHANNELS: usize>(source: &[u8], taps: &[Taps], target: &mut [u8]) {
+    let (source, _) = source.as_chunks::<CHANNELS>();
+    let (target, _) = target.as_chunks_mut::<CHANNELS>();
+    for (tap, pixel) in taps.iter().zip(target) {
+        let mut sums = [HALF; CHANNELS];
+        for (sample, weight) in source[tap.first..].iter().zip(&tap.weights) {
+            for (sum, s) in sums.iter_mut().zip(sample) {
+                *sum += i32::from(*s) * weight;
+            }
+        }
+        *pixel = sums.map(to_byte);
+    }
 }
 
 /// Resizes each column to `height` samples.

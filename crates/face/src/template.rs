@@ -4,7 +4,8 @@
 //! proportions of an adult face; the five key points are the ArcFace template's, made symmetric. The numbering is the
 //! InsightFace `2d106` layout: jaw 0–32, eyes 33–42 and 87–96, brows 43–51 and 97–105, nose 72–86, mouth 52–71.
 
-use crate::face::{Face, LandmarkSource, Landmarks};
+use crate::face::{Detection, Face, LandmarkSource, Landmarks};
+use crate::geometry::Similarity;
 
 /// Eyes, nose tip, corners of the mouth.
 const KEYPOINTS: [[f32; 2]; 5] = [
@@ -106,18 +107,28 @@ fn landmarks() -> Landmarks {
     points
 }
 
-/// The canonical face in the frontal detector's box (left, top, right, bottom).
-pub(crate) fn place(bbox: [f32; 4], score: f32) -> Face {
-    let [left, top, right, bottom] = bbox;
-    let unit = PUPIL_DISTANCE * (right - left);
-    let origin = [f32::midpoint(left, right), top + PUPILS_Y * (bottom - top)];
-    let put = |[x, y]: [f32; 2]| [origin[0] + unit * x, origin[1] + unit * y];
+/// The canonical face on the detector's key points or, where there are none, in the frontal detector's box.
+pub(crate) fn place(found: &Detection) -> Face {
+    let placement = match &found.keypoints {
+        Some(points) => Similarity::fit(&KEYPOINTS, points),
+        None => in_box(found.bbox),
+    };
+    let put = |point| placement.apply(point);
     Face {
-        bbox,
-        score,
+        bbox: found.bbox,
+        score: found.score,
         landmarks: landmarks().map(put),
-        keypoints: KEYPOINTS.map(put),
+        keypoints: found.keypoints.unwrap_or_else(|| KEYPOINTS.map(put)),
         landmark_source: LandmarkSource::Template,
+    }
+}
+
+fn in_box([left, top, right, bottom]: [f32; 4]) -> Similarity {
+    Similarity {
+        a: f64::from(PUPIL_DISTANCE * (right - left)),
+        b: 0.0,
+        tx: f64::from(f32::midpoint(left, right)),
+        ty: f64::from(top + PUPILS_Y * (bottom - top)),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Whole photos through the crate, as an uploader would send them.
 
-#![allow(clippy::unwrap_used)] // helpers of tests
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests
 
 use std::io::Cursor;
 use std::path::Path;
@@ -8,8 +8,9 @@ use std::sync::OnceLock;
 
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage, imageops};
 use likeness_face::{
-    ClipOptions, Detector, Excess, FaceChoice, LandmarkSource, Limits, Portrait, Refused,
-    Rejection, arcface_input, clip_input, decode, pixel_values,
+    ClipOptions, DetectorFile, Excess, FaceChoice, FaceFiles, FaceModels, FaceQuality,
+    InspectError, LandmarkSource, Limits, Portrait, Refused, Rejection, arcface_input, clip_input,
+    decode, pixel_values,
 };
 
 fn fixture_bytes() -> Vec<u8> {
@@ -28,9 +29,25 @@ fn encode(image: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
     out.into_inner()
 }
 
+/// The built-in detector, and a recogniser that is not asked.
+fn models() -> &'static FaceModels {
+    static MODELS: OnceLock<FaceModels> = OnceLock::new();
+    MODELS.get_or_init(|| {
+        let files = FaceFiles {
+            detector: DetectorFile::Builtin,
+            landmarks: None,
+            recognizer: Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/recognizer.onnx"),
+        };
+        FaceModels::load(&files).unwrap()
+    })
+}
+
 fn inspect(bytes: &[u8], choice: FaceChoice) -> Result<Portrait, Refused> {
-    let detector = Detector::builtin_frontal().unwrap();
-    likeness_face::inspect(bytes, &detector, choice, &Limits::default())
+    let inspected = models().inspect(bytes, choice, &Limits::default());
+    inspected.map_err(|error| match error {
+        InspectError::Refused(refused) => refused,
+        InspectError::Model(error) => panic!("{error}"),
+    })
 }
 
 fn reason(bytes: &[u8]) -> &'static str {
@@ -127,6 +144,72 @@ fn two_people_need_a_choice() {
     assert_eq!(refused.reason, Rejection::SeveralFaces { found: 2 });
     assert!(refused.to_string().contains("2 faces"));
     assert!(inspect(&bytes, FaceChoice::Largest).is_ok());
+}
+
+#[test]
+fn ten_people_are_several_faces() {
+    let small = imageops::crop_imm(fixture(), 123, 20, 200, 200).to_image();
+    let mut ten = RgbImage::new(1000, 400);
+    for i in 0..10 {
+        imageops::replace(&mut ten, &small, i % 5 * 200, i / 5 * 200);
+    }
+    let bytes = png(ten);
+    let refused = inspect(&bytes, FaceChoice::Only).unwrap_err();
+    assert_eq!(refused.reason, Rejection::SeveralFaces { found: 10 });
+    assert_eq!(
+        refused.report.map(|r| (r.faces_found, r.face)),
+        Some((10, None))
+    );
+    assert!(inspect(&bytes, FaceChoice::Largest).is_ok());
+    assert!(inspect(&bytes, FaceChoice::Index(9)).is_ok());
+    let refused = inspect(&bytes, FaceChoice::Index(10)).unwrap_err();
+    assert_eq!(refused.reason.as_str(), "NO_FACE");
+    assert!(refused.to_string().contains("face 10"), "{refused}");
+}
+
+#[test]
+fn a_face_cut_by_the_edge_is_refused_from_a_quarter_on() {
+    let from = |left| png(imageops::crop_imm(fixture(), left, 0, 300, 300).to_image());
+    // Her face reaches from column 173 to 273.
+    assert!(inspect(&from(165), FaceChoice::Only).is_ok());
+    let refused = inspect(&from(213), FaceChoice::Only).unwrap_err();
+    assert_eq!(refused.reason.as_str(), "NO_FACE");
+    let outside = refused.report.and_then(|r| r.face).map(|f| f.outside);
+    assert!(
+        outside.is_none_or(|o| (0.25..0.6).contains(&o)),
+        "{outside:?}"
+    );
+}
+
+/// The astronaut with a part of her face (left, top, right, bottom) painted over.
+fn covered(colour: [u8; 3], [left, top, right, bottom]: [u32; 4]) -> RgbImage {
+    let mut image = fixture().clone();
+    for (x, y) in (left..right).flat_map(|x| (top..bottom).map(move |y| (x, y))) {
+        image.put_pixel(x, y, Rgb(colour));
+    }
+    image
+}
+
+#[test]
+fn what_covers_a_face_shows_in_the_hint() {
+    // The built-in detector misses most covered faces: the place is taken from the photo as it is.
+    let Portrait { face, .. } = inspect(&fixture_bytes(), FaceChoice::Only).unwrap();
+    let occlusion = |image: &RgbImage| FaceQuality::measure(image, &face).occlusion;
+    let grey = DynamicImage::from(imageops::grayscale(fixture())).into_rgb8();
+    let mut dim = fixture().clone();
+    dim.iter_mut()
+        .for_each(|c| *c = (f32::from(*c) * 0.4) as u8);
+    for plain in [fixture(), &grey, &dim] {
+        assert!(occlusion(plain) < 0.1, "{}", occlusion(plain));
+    }
+    for colour in [[20, 20, 22], [235, 240, 245], [120, 170, 210]] {
+        for place in [[170, 130, 280, 190], [180, 90, 268, 112]] {
+            let found = occlusion(&covered(colour, place));
+            assert!(found > 0.2, "{colour:?} at {place:?}: {found}");
+        }
+    }
+    // What the hint cannot see.
+    assert!(occlusion(&covered([200, 150, 130], [170, 130, 280, 190])) < 0.2);
 }
 
 #[test]

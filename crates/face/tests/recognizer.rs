@@ -136,7 +136,7 @@ fn an_embedding_without_length_is_an_error() {
         .fill(0.0);
     let recognizer = load(&zero.encode_to_vec()).unwrap();
     let found = recognizer.embed(&RgbImage::new(112, 112));
-    assert!(matches!(found, Err(FaceError::Run(_))));
+    assert!(matches!(found, Err(FaceError::Run { .. })));
 }
 
 #[test]

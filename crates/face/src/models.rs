@@ -1,0 +1,114 @@
+//! The face models of a bundle, loaded together.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use image::RgbImage;
+
+use crate::detect::Detector;
+use crate::error::FaceError;
+use crate::face::{Detection, Face, Keypoints, LandmarkSource, Landmarks, keypoints_of};
+use crate::geometry::{extent, face_square};
+use crate::landmarks::Landmarker;
+use crate::recognizer::Recognizer;
+use crate::template;
+
+/// Where the face detector is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DetectorFile {
+    /// The frontal detector that this crate carries.
+    Builtin,
+    /// An SCRFD ONNX file, such as `scrfd_10g_bnkps.onnx`.
+    Onnx(PathBuf),
+}
+
+/// The files of a bundle's face models.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FaceFiles {
+    /// Finds faces.
+    pub detector: DetectorFile,
+    /// Places 106 landmarks, such as `2d106det.onnx`. Without it a canonical face stands in for them.
+    pub landmarks: Option<PathBuf>,
+    /// Recognises faces, such as `glintr100.onnx`.
+    pub recognizer: PathBuf,
+}
+
+/// The face models, ready to run. They may be shared between threads.
+pub struct FaceModels {
+    /// Finds faces.
+    pub detector: Detector,
+    /// Recognises faces.
+    pub recognizer: Recognizer,
+    landmarker: Option<Landmarker>,
+}
+
+impl fmt::Debug for FaceModels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FaceModels")
+            .field("detector", &self.detector)
+            .finish_non_exhaustive()
+    }
+}
+
+impl FaceModels {
+    /// Loads all of them.
+    ///
+    /// # Errors
+    /// [`FaceError::Load`] or [`FaceError::Contract`] name the file, its role and what was expected of it.
+    pub fn load(files: &FaceFiles) -> Result<Self, FaceError> {
+        Ok(Self {
+            detector: match &files.detector {
+                DetectorFile::Builtin => Detector::builtin_frontal()?,
+                DetectorFile::Onnx(path) => Detector::scrfd(path)?,
+            },
+            recognizer: Recognizer::load(&files.recognizer)?,
+            landmarker: files
+                .landmarks
+                .as_deref()
+                .map(Landmarker::load)
+                .transpose()?,
+        })
+    }
+
+    /// The whole face that a detection stands for: its landmarks and the key points for its alignment.
+    ///
+    /// # Errors
+    /// [`FaceError::Run`] if a model fails.
+    pub fn face(&self, image: &RgbImage, found: &Detection) -> Result<Face, FaceError> {
+        let mut face = match &self.landmarker {
+            None => template::place(found),
+            Some(landmarker) => {
+                let landmarks = landmarker.predict(image, found.bbox)?;
+                Face {
+                    bbox: found.bbox,
+                    score: found.score,
+                    keypoints: found.keypoints.unwrap_or_else(|| keypoints_of(&landmarks)),
+                    landmarks,
+                    landmark_source: LandmarkSource::Predicted,
+                }
+            }
+        };
+        if let Some(keypoints) = self.second_look(image, &face.landmarks)? {
+            face.keypoints = keypoints;
+        }
+        Ok(face)
+    }
+
+    /// The key points of a second look at the face, from as near as the recogniser was trained with; none if the detector
+    /// gives none or does not see the face again.
+    fn second_look(
+        &self,
+        image: &RgbImage,
+        landmarks: &Landmarks,
+    ) -> Result<Option<Keypoints>, FaceError> {
+        if !self.detector.gives_keypoints() {
+            return Ok(None);
+        }
+        let crop = face_square(landmarks).scaled(2.0).rounded();
+        let (low, high) = extent(landmarks);
+        let (left, top) = (crop.left as f32, crop.top as f32);
+        let expected = [low[0] - left, low[1] - top, high[0] - left, high[1] - top];
+        let found = self.detector.look_again(&crop.of(image), expected)?;
+        Ok(found.map(|points| points.map(|[x, y]| [x + left, y + top])))
+    }
+}
