@@ -99,10 +99,10 @@ pub struct FaceQuality {
 /// How a head is turned, in degrees.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Pose {
-    /// To the left or right.
+    /// Above 0 it looks to the right of the picture.
     pub yaw: f32,
-    /// Up or down.
+    /// Above 0 it looks up.
     pub pitch: f32,
-    /// Tilted.
+    /// Above 0 it is turned clockwise in the picture.
     pub roll: f32,
 }

@@ -4,15 +4,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use anyhow::Context as _;
 use candle_core::{Device, Tensor};
-use likeness_bundle::{Bundle, Detector as DetectorPart};
+use likeness_bundle::{Bundle, Detector as DetectorPart, FacePart};
 use likeness_domain::{
     coefficients::StoredCoefficients,
     embedding::FaceEmbedding,
-    photo::{FaceChoice, FaceQuality, LandmarkSource, QualityReport, Rejection, RejectionReason},
+    photo::{
+        FaceChoice, FaceQuality, LandmarkSource, Pose, QualityReport, Rejection, RejectionReason,
+    },
 };
 use likeness_face::{
-    ClipOptions, Detector, Limits, Portrait, Recognizer, arcface_input, clip_input, inspect,
-    pixel_values,
+    ClipOptions, DetectorFile, FaceFiles, FaceModels, InspectError, Limits, Portrait,
+    arcface_input, clip_input, pixel_values,
 };
 use likeness_hyperlora::{ClipVision, Encoder};
 use tokio::sync::{mpsc, oneshot};
@@ -99,8 +101,7 @@ impl Engine {
 }
 
 struct Models {
-    detector: Detector,
-    recognizer: Recognizer,
+    face: FaceModels,
     clip: ClipVision,
     encoder: Encoder,
     limits: Limits,
@@ -112,8 +113,7 @@ impl Models {
         let hyperlora = bundle.hyperlora()?;
         let device = Device::Cpu;
         Ok(Self {
-            detector: detector(&face.detector)?,
-            recognizer: Recognizer::load(&face.recognizer)?,
+            face: FaceModels::load(&face_files(face))?,
             clip: ClipVision::load(&bundle.clip_vision()?, &device)?,
             encoder: Encoder::load(&hyperlora.dir, hyperlora.dim_head, &device)?,
             limits: Limits::default(),
@@ -121,12 +121,13 @@ impl Models {
     }
 
     fn enroll(&self, bytes: &[u8], choice: FaceChoice) -> anyhow::Result<Verdict> {
-        match inspect(bytes, &self.detector, wanted(choice), &self.limits) {
+        match self.face.inspect(bytes, wanted(choice), &self.limits) {
             Ok(portrait) => Ok(Verdict::Accepted(Box::new(self.encode(&portrait)?))),
-            Err(refused) => Ok(Verdict::Rejected {
+            Err(InspectError::Refused(refused)) => Ok(Verdict::Rejected {
                 rejection: rejection(&refused.reason)?,
                 quality: refused.report.as_ref().map(report),
             }),
+            Err(InspectError::Model(error)) => Err(error.into()),
         }
     }
 
@@ -147,7 +148,7 @@ impl Models {
 
     fn embedding(&self, portrait: &Portrait) -> anyhow::Result<[f32; 512]> {
         let aligned = arcface_input(&portrait.image, &portrait.face);
-        Ok(self.recognizer.embed(&aligned)?)
+        Ok(self.face.recognizer.embed(&aligned)?)
     }
 
     fn clip_hidden(&self, portrait: &Portrait) -> anyhow::Result<Tensor> {
@@ -163,13 +164,14 @@ impl Models {
     }
 }
 
-fn detector(part: &DetectorPart) -> anyhow::Result<Detector> {
-    match part {
-        DetectorPart::Frontal => Ok(Detector::builtin_frontal()?),
-        DetectorPart::Onnx(path) => anyhow::bail!(
-            "{}: ONNX detectors are not built yet; use builtin = \"frontal\"",
-            path.display()
-        ),
+fn face_files(part: FacePart) -> FaceFiles {
+    FaceFiles {
+        detector: match part.detector {
+            DetectorPart::Frontal => DetectorFile::Builtin,
+            DetectorPart::Onnx(path) => DetectorFile::Onnx(path),
+        },
+        landmarks: part.landmarks,
+        recognizer: part.recognizer,
     }
 }
 
@@ -212,7 +214,11 @@ fn face_report(face: &likeness_face::FaceQuality) -> FaceQuality {
             likeness_face::LandmarkSource::Template => LandmarkSource::Template,
             likeness_face::LandmarkSource::Predicted => LandmarkSource::Predicted,
         },
-        pose: None,
-        occlusion: None,
+        pose: face.pose.map(|pose| Pose {
+            yaw: pose.yaw,
+            pitch: pose.pitch,
+            roll: pose.roll,
+        }),
+        occlusion: Some(face.occlusion),
     }
 }
