@@ -49,6 +49,12 @@ impl Kind {
     }
 }
 
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.prefix())
+    }
+}
+
 /// The basis matrices of a HyperLoRA model. On the CPU they stay in the file, mapped into memory; on
 /// another device they are kept there in the file's number type.
 pub struct Basis {
