@@ -28,7 +28,12 @@ fn main() -> Done {
         ["merge", bundle, lora, scale, out] => {
             let imported = Lora::load(Path::new(lora))?;
             report(&imported.unknown);
-            save_merged(Path::new(bundle), &imported.lora, scale.parse()?, Path::new(out))
+            save_merged(
+                Path::new(bundle),
+                &imported.lora,
+                scale.parse()?,
+                Path::new(out),
+            )
         }
         _ => Err("usage: merged make DIR | merged merge BUNDLE LORA SCALE OUT".into()),
     }
@@ -48,14 +53,20 @@ fn make(dir: &Path) -> Done {
         kind: Kind::Id,
     };
     lora.save(&dir.join("sgm.safetensors"), Naming::Sgm, &provenance)?;
-    lora.save(&dir.join("diffusers.safetensors"), Naming::Diffusers, &provenance)?;
+    lora.save(
+        &dir.join("diffusers.safetensors"),
+        Naming::Diffusers,
+        &provenance,
+    )?;
     save_merged(&bundle_dir, &lora, SCALE, &dir.join("merged.safetensors"))
 }
 
 /// Coefficients of nobody: the same every time.
 fn somebody(basis: &Basis) -> Result<Coefficients, Box<dyn Error>> {
     let (tokens, k) = (basis.tokens(), basis.k());
-    let values = (0..tokens * k).map(|i| (i as f32 * 12.9898).sin()).collect();
+    let values = (0..tokens * k)
+        .map(|i| (i as f32 * 12.9898).sin())
+        .collect();
     Ok(Coefficients::new(tokens, k, values)?.normalised())
 }
 
@@ -83,7 +94,12 @@ fn save_merged(bundle: &Path, lora: &Lora, scale: f64, out: &Path) -> Done {
         scale: 1.0,
     };
     sdxl.merge(&stack.updates()?.into_iter().map(update).collect::<Vec<_>>())?;
-    let weight = |name: &String| Some((format!("{name}.weight"), sdxl.attention_weight(name)?.clone()));
+    let weight = |name: &String| {
+        Some((
+            format!("{name}.weight"),
+            sdxl.attention_weight(name)?.clone(),
+        ))
+    };
     let weights: HashMap<String, Tensor> = shapes.keys().filter_map(weight).collect();
     Ok(safetensors::save(&weights, out)?)
 }

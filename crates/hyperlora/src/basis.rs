@@ -316,6 +316,8 @@ fn module(name: &str, entry: &Entry) -> Result<(Module, Naming), String> {
     let hidden = entry.hidden_size;
     let context = match (block.attention, entry.cross_attention_dim.unwrap_or(0)) {
         (Attention::Itself, 0) => hidden,
+        // What attn1 attends to is as wide as what it reads; some lists say so.
+        (Attention::Itself, context) if context == hidden => hidden,
         (Attention::Text, context) if context > 0 => context,
         (Attention::Itself, _) => return Err(format!("{name}: cross_attention_dim of an attn1")),
         (Attention::Text, _) => return Err(format!("{name}: attn2 without cross_attention_dim")),
