@@ -131,7 +131,7 @@ impl ClipVision {
         let tokens = (Tensor::cat(&[&self.class, &patches], 0)? + &self.positions)?;
         let mut states = self.norm.forward(&tokens)?;
         for layer in &self.layers {
-            states = layer.forward(&states)?;
+            states = layer.forward(states)?;
         }
         Ok(states)
     }
@@ -268,7 +268,7 @@ impl Config {
             image_size: self.image_size,
             width: self.hidden_size,
             class: tensor("class_embedding")?.unsqueeze(0)?,
-            patches: Linear::from_rows(&kernel.flatten_from(1)?)?,
+            patches: Linear::from_rows(kernel.flatten_from(1)?),
             patch_size: self.patch_size,
             positions: tensor("position_embedding.weight")?,
             norm: LayerNorm::load(file, &norm, self.layer_norm_eps, device)?,
@@ -315,19 +315,20 @@ impl Layer {
         })
     }
 
-    fn forward(&self, states: &Tensor) -> Computed<Tensor> {
-        let normed = self.attention_norm.forward(states)?;
+    fn forward(&self, states: Tensor) -> Computed<Tensor> {
+        let normed = self.attention_norm.forward(&states)?;
         let (q, k, v) = (
             self.q.forward(&normed)?,
             self.k.forward(&normed)?,
             self.v.forward(&normed)?,
         );
-        let states = (states + self.out.forward(&attention(&q, &k, &v, self.heads)?)?)?;
+        let mixed = attention(&q, &k, &v, self.heads)?;
+        let states = self.out.add_to(states, &mixed)?;
         let hidden = self.mlp_in.forward(&self.mlp_norm.forward(&states)?)?;
         let hidden = match self.activation {
             Activation::Gelu => gelu(hidden)?,
             Activation::QuickGelu => quick_gelu(hidden)?,
         };
-        states + self.mlp_out.forward(&hidden)?
+        self.mlp_out.add_to(states, &hidden)
     }
 }

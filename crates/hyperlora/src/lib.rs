@@ -8,6 +8,7 @@
 
 mod basis;
 mod clip;
+mod cpu;
 mod encoder;
 mod error;
 mod files;
