@@ -1,6 +1,6 @@
 //! CLIP's vision tower from a transformers folder, up to the penultimate hidden states.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
@@ -82,7 +82,7 @@ impl ClipVision {
             path: config_path,
             problem,
         })?;
-        let file = TensorFile::open(&dir.join("model.safetensors"))?;
+        let file = TensorFile::open(&weights(dir)?)?;
         let prefix = if file.has("embeddings.class_embedding") {
             ""
         } else {
@@ -134,6 +134,26 @@ impl ClipVision {
             states = layer.forward(states)?;
         }
         Ok(states)
+    }
+}
+
+/// The folder's tensors. A vision tower comes in one file, and pickles are not read.
+fn weights(dir: &Path) -> Result<PathBuf, Error> {
+    let path = dir.join("model.safetensors");
+    let others = [
+        ("model.safetensors.index.json", "join its shards in one"),
+        (
+            "pytorch_model.bin",
+            "convert it, since a PyTorch pickle can run code,",
+        ),
+    ];
+    let other = others.iter().find(|(name, _)| dir.join(name).exists());
+    match other {
+        Some((name, what)) if !path.exists() => Err(Error::Content {
+            path: dir.join(name),
+            problem: format!("model.safetensors is missing beside it; {what} to model.safetensors"),
+        }),
+        _ => Ok(path),
     }
 }
 

@@ -65,7 +65,7 @@ fn add_row(sums: &mut [f32], row: &[u8], dtype: DType, coefficient: f32) {
     }
 }
 
-#[inline(always)]
+#[inline]
 fn add<const N: usize>(
     sums: &mut [f32],
     row: &[u8],
@@ -79,7 +79,7 @@ fn add<const N: usize>(
 }
 
 /// bf16 is the upper half of an f32.
-#[inline(always)]
+#[inline]
 fn from_bf16(bytes: [u8; 2]) -> f32 {
     f32::from_bits(u32::from(u16::from_le_bytes(bytes)) << 16)
 }
@@ -178,10 +178,17 @@ mod tests {
         let bytes: Vec<u8> = all.iter().flat_map(|bits| bits.to_le_bytes()).collect();
         let halves = product(&[1.0], &bytes, DType::F16, all.len());
         let brains = product(&[1.0], &bytes, DType::BF16, all.len());
-        let same = |a: f32, b: f32| a == b || (a.is_nan() && b.is_nan());
+        let same = |a: f32, b: f32| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan());
         for (at, bits) in all.into_iter().enumerate() {
-            assert!(same(halves[at], f16::from_bits(bits).to_f32()), "{bits:x}");
-            assert!(same(brains[at], bf16::from_bits(bits).to_f32()), "{bits:x}");
+            // Adding to 0 turns -0 into 0.
+            assert!(
+                same(halves[at], 0.0 + f16::from_bits(bits).to_f32()),
+                "{bits:x}"
+            );
+            assert!(
+                same(brains[at], 0.0 + bf16::from_bits(bits).to_f32()),
+                "{bits:x}"
+            );
         }
     }
 

@@ -116,13 +116,13 @@ fn resampler(file: &'static str, dtype: DType, first: usize, second: Option<usiz
     }
     for layer in 0..DEPTH {
         let at = |name: &str| format!("layers.{layer}.{name}");
-        norms
-            .iter()
-            .for_each(|norm| to.norm(&at(&format!("norm_{norm}")), DIM));
+        for norm in &norms {
+            to.norm(&at(&format!("norm_{norm}")), DIM);
+        }
         for attention in &attentions {
-            ["q", "k", "v"]
-                .iter()
-                .for_each(|part| to.matrix(&at(&format!("{attention}.to_{part}")), INNER, DIM));
+            for part in ["q", "k", "v"] {
+                to.matrix(&at(&format!("{attention}.to_{part}")), INNER, DIM);
+            }
             to.matrix(&at(&format!("{attention}.to_out.0")), DIM, INNER);
         }
         to.linear(&at("ff.net.0.proj"), FF, DIM);

@@ -51,7 +51,7 @@ impl Lora {
         for (target, entry) in entries {
             match entry.plain() {
                 Some((down, up)) => {
-                    matrices.push(matrix(&file, target, &entry, down, up, &scaling)?)
+                    matrices.push(matrix(&file, target, &entry, down, up, &scaling)?);
                 }
                 None => unknown.extend(entry.keys.into_values().flatten()),
             }
