@@ -4,24 +4,31 @@
 //! is the limit: no f32 copy is made, and a block of sums stays in the first-level cache.
 
 use candle_core::DType;
-use half::f16;
+use half::{bf16, f16};
 
 /// Sums kept at a time: 16 KiB, half of a first-level cache.
 const BLOCK: usize = 4096;
+
+/// Rows added at a time: a sum is then loaded and stored once for as many.
+const ROWS: usize = 4;
 
 /// Σ cᵢ · basisᵢ, where `bytes` holds one little-endian matrix of `size` numbers per coefficient.
 pub(crate) fn product(coefficients: &[f32], bytes: &[u8], dtype: DType, size: usize) -> Vec<f32> {
     let mut sums = vec![0.0; size];
     let width = dtype.size_in_bytes();
     for (block, sums) in sums.chunks_mut(BLOCK).enumerate() {
-        for (i, coefficient) in coefficients.iter().enumerate() {
+        let row = |i: usize| {
             let start = (i * size + block * BLOCK) * width;
-            add_row(
-                sums,
-                &bytes[start..start + sums.len() * width],
-                dtype,
-                *coefficient,
-            );
+            &bytes[start..start + sums.len() * width]
+        };
+        let (groups, rest) = coefficients.as_chunks::<ROWS>();
+        let rows: Vec<&[u8]> = (0..coefficients.len()).map(row).collect();
+        let (row_groups, row_rest) = rows.as_chunks::<ROWS>();
+        for (rows, factors) in row_groups.iter().zip(groups) {
+            add_rows(sums, rows, dtype, factors);
+        }
+        for (row, factor) in row_rest.iter().zip(rest) {
+            add_rows(sums, &[*row], dtype, &[*factor]);
         }
     }
     sums
@@ -47,51 +54,43 @@ pub(crate) fn all_finite(values: &[f32]) -> bool {
     largest < f32::INFINITY.to_bits()
 }
 
-/// sums += coefficient · row.
-fn add_row(sums: &mut [f32], row: &[u8], dtype: DType, coefficient: f32) {
+/// sums += Σ factor · row.
+fn add_rows<const R: usize>(sums: &mut [f32], rows: &[&[u8]; R], dtype: DType, factors: &[f32; R]) {
     #[cfg(target_arch = "x86_64")]
     if avx2::available() {
-        return avx2::add_row(sums, row, dtype, coefficient);
+        return avx2::add_rows(sums, rows, dtype, factors);
     }
-    match dtype {
-        DType::F16 => add(
-            sums,
-            row,
-            |b| f16::from_le_bytes(b).to_f32(),
-            |a, b| a + coefficient * b,
-        ),
-        DType::BF16 => add(sums, row, from_bf16, |a, b| a + coefficient * b),
-        _ => add(sums, row, f32::from_le_bytes, |a, b| a + coefficient * b),
+    for (row, factor) in rows.iter().zip(factors) {
+        add_row(sums, row, dtype, *factor);
     }
 }
 
-#[inline]
-fn add<const N: usize>(
-    sums: &mut [f32],
-    row: &[u8],
-    read: impl Fn([u8; N]) -> f32,
-    combine: impl Fn(f32, f32) -> f32,
-) {
+fn add_row(sums: &mut [f32], row: &[u8], dtype: DType, factor: f32) {
+    match dtype {
+        DType::F16 => add(sums, row, factor, |b| f16::from_le_bytes(b).to_f32()),
+        DType::BF16 => add(sums, row, factor, |b| bf16::from_le_bytes(b).to_f32()),
+        _ => add(sums, row, factor, f32::from_le_bytes),
+    }
+}
+
+fn add<const N: usize>(sums: &mut [f32], row: &[u8], factor: f32, read: impl Fn([u8; N]) -> f32) {
     let (numbers, _) = row.as_chunks::<N>();
     for (sum, number) in sums.iter_mut().zip(numbers) {
-        *sum = combine(*sum, read(*number));
+        *sum += factor * read(*number);
     }
-}
-
-/// bf16 is the upper half of an f32.
-#[inline]
-fn from_bf16(bytes: [u8; 2]) -> f32 {
-    f32::from_bits(u32::from(u16::from_le_bytes(bytes)) << 16)
 }
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
     use std::arch::x86_64::{
-        _mm_loadu_si128, _mm256_cvtph_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps,
-        _mm256_storeu_ps,
+        __m256, _mm_loadu_si128, _mm256_castsi256_ps, _mm256_cvtepu16_epi32, _mm256_cvtph_ps,
+        _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_slli_epi32, _mm256_storeu_ps,
     };
 
-    use super::{DType, add, f16, from_bf16};
+    use super::{DType, add_row};
+
+    /// Numbers of a register.
+    const EIGHT: usize = 8;
 
     pub fn available() -> bool {
         is_x86_feature_detected!("avx2")
@@ -104,48 +103,80 @@ mod avx2 {
         unsafe_code,
         reason = "the processor's features are known only when running"
     )]
-    pub fn add_row(sums: &mut [f32], row: &[u8], dtype: DType, coefficient: f32) {
+    pub fn add_rows<const R: usize>(
+        sums: &mut [f32],
+        rows: &[&[u8]; R],
+        dtype: DType,
+        factors: &[f32; R],
+    ) {
         debug_assert!(available());
         // SAFETY: the caller has asked the processor.
-        unsafe { add_row_inner(sums, row, dtype, coefficient) }
-    }
-
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn add_row_inner(sums: &mut [f32], row: &[u8], dtype: DType, coefficient: f32) {
-        match dtype {
-            DType::F16 => add_f16(sums, row, coefficient),
-            DType::BF16 => add(sums, row, from_bf16, |a, b| b.mul_add(coefficient, a)),
-            _ => add(sums, row, f32::from_le_bytes, |a, b| {
-                b.mul_add(coefficient, a)
-            }),
+        unsafe {
+            match dtype {
+                DType::F16 => add_eights(sums, rows, factors, |n| read_f16(n)),
+                DType::BF16 => add_eights(sums, rows, factors, |n| read_bf16(n)),
+                _ => add_eights(sums, rows, factors, |n| read_f32(n)),
+            }
+        }
+        let done = sums.len() / EIGHT * EIGHT;
+        for (row, factor) in rows.iter().zip(factors) {
+            add_row(
+                &mut sums[done..],
+                &row[done * dtype.size_in_bytes()..],
+                dtype,
+                *factor,
+            );
         }
     }
 
     #[target_feature(enable = "avx2,fma,f16c")]
     #[allow(unsafe_code, reason = "unaligned loads and stores of eight numbers")]
-    fn add_f16(sums: &mut [f32], row: &[u8], coefficient: f32) {
-        let factor = _mm256_set1_ps(coefficient);
-        let (eights, rest) = sums.as_chunks_mut::<8>();
-        let (numbers, _) = row.as_chunks::<16>();
-        for (sums, numbers) in eights.iter_mut().zip(numbers) {
-            // SAFETY: the arrays are 32 and 16 bytes long, and neither load nor store asks for alignment.
-            unsafe {
-                let numbers = _mm256_cvtph_ps(_mm_loadu_si128(numbers.as_ptr().cast()));
-                let sum = _mm256_fmadd_ps(numbers, factor, _mm256_loadu_ps(sums.as_ptr()));
-                _mm256_storeu_ps(sums.as_mut_ptr(), sum);
+    fn add_eights<const R: usize, const BYTES: usize>(
+        sums: &mut [f32],
+        rows: &[&[u8]; R],
+        factors: &[f32; R],
+        read: impl Fn(&[u8; BYTES]) -> __m256,
+    ) {
+        let (eights, _) = sums.as_chunks_mut::<EIGHT>();
+        let rows = rows.map(|row| &row.as_chunks::<BYTES>().0[..eights.len()]);
+        let factors = factors.map(|factor| _mm256_set1_ps(factor));
+        for (at, eight) in eights.iter_mut().enumerate() {
+            // SAFETY: the array holds eight numbers, and the load asks for no alignment.
+            let mut sum = unsafe { _mm256_loadu_ps(eight.as_ptr()) };
+            for (row, factor) in rows.iter().zip(factors) {
+                sum = _mm256_fmadd_ps(read(&row[at]), factor, sum);
             }
+            // SAFETY: as above.
+            unsafe { _mm256_storeu_ps(eight.as_mut_ptr(), sum) };
         }
-        let read = |bytes| f16::from_le_bytes(bytes).to_f32();
-        add(rest, &row[16 * eights.len()..], read, |a, b| {
-            b.mul_add(coefficient, a)
-        });
+    }
+
+    #[target_feature(enable = "avx2,fma,f16c")]
+    #[allow(unsafe_code, reason = "an unaligned load")]
+    fn read_f16(numbers: &[u8; 16]) -> __m256 {
+        // SAFETY: the array is as long as the load, which asks for no alignment.
+        _mm256_cvtph_ps(unsafe { _mm_loadu_si128(numbers.as_ptr().cast()) })
+    }
+
+    /// bf16 is the upper half of an f32.
+    #[target_feature(enable = "avx2,fma,f16c")]
+    #[allow(unsafe_code, reason = "an unaligned load")]
+    fn read_bf16(numbers: &[u8; 16]) -> __m256 {
+        // SAFETY: the array is as long as the load, which asks for no alignment.
+        let wide = _mm256_cvtepu16_epi32(unsafe { _mm_loadu_si128(numbers.as_ptr().cast()) });
+        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
+    }
+
+    #[target_feature(enable = "avx2,fma,f16c")]
+    #[allow(unsafe_code, reason = "an unaligned load")]
+    fn read_f32(numbers: &[u8; 32]) -> __m256 {
+        // SAFETY: the array is as long as the load, which asks for no alignment.
+        unsafe { _mm256_loadu_ps(numbers.as_ptr().cast()) }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use half::bf16;
-
     use super::*;
 
     #[test]
