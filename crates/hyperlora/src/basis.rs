@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::files::{Layout, TensorFile, read_json};
 use crate::lora::{Lora, LoraMatrix};
 use crate::names::{Attention, Block, Naming, Projection};
-use crate::product::product;
+use crate::product::{all_finite, product, transposed};
 
 const NAMES: &str = "hyper_lora_modules.json";
 const TENSORS: &str = "hyper_lora_modules.safetensors";
@@ -46,6 +46,12 @@ impl Kind {
             Self::Id => "id",
             Self::Base => "base",
         }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.prefix())
     }
 }
 
@@ -160,20 +166,18 @@ impl Basis {
             });
         }
         let rank = self.rank(kind).ok_or(Error::NoBase)?;
-        let products = self.products(coefficients, kind)?;
-        let mut products = products.iter();
+        let mut products = self.products(coefficients, kind)?.into_iter();
         let mut matrices = Vec::with_capacity(tokens / 2);
         for module in &self.modules {
             for projection in Projection::ALL {
                 let (Some(down), Some(up)) = (products.next(), products.next()) else {
                     break;
                 };
-                let (input, out) = module.sizes(projection);
                 matrices.push(LoraMatrix {
                     block: module.block,
                     projection,
-                    down: down.reshape((input, rank))?.t()?.contiguous()?,
-                    up: up.reshape((rank, out))?.t()?.contiguous()?,
+                    down,
+                    up,
                     alpha: SCALE * rank as f64,
                 });
             }
@@ -181,7 +185,7 @@ impl Basis {
         Ok(Lora { matrices })
     }
 
-    /// One product per token, flat, in the order of the tokens.
+    /// One factor per token, in the order of the tokens: downs `[rank, in]`, ups `[out, rank]`.
     fn products(&self, coefficients: &Coefficients, kind: Kind) -> Result<Vec<Tensor>, Error> {
         let tokens: Vec<_> = coefficients
             .values()
@@ -203,12 +207,13 @@ impl Basis {
 
     fn product_in_memory(&self, token: &[f32], name: &str) -> Result<Tensor, Error> {
         let (dtype, bytes) = self.file.bytes(name)?;
-        let size = bytes.len() / dtype.size_in_bytes() / self.k;
-        let values = product(token, bytes, dtype, size);
-        if values.iter().any(|value| !value.is_finite()) {
+        let [_, rows, columns] = self.file.shape(name)?;
+        let values = product(token, bytes, dtype, rows * columns);
+        if !all_finite(&values) {
             return Err(self.file.not_finite(name));
         }
-        Ok(Tensor::from_vec(values, size, &Device::Cpu)?)
+        let values = transposed(&values, rows, columns);
+        Ok(Tensor::from_vec(values, (columns, rows), &Device::Cpu)?)
     }
 
     fn product_on_device(&self, token: &[f32], name: &str) -> Result<Tensor, Error> {
@@ -219,7 +224,9 @@ impl Basis {
             .ok_or_else(missing)?
             .to_dtype(DType::F32)?;
         let token = Tensor::from_slice(token, (1, self.k), &self.device)?;
-        Ok(token.matmul(&basis)?.flatten_all()?)
+        let [_, rows, columns] = self.file.shape(name)?;
+        let product = token.matmul(&basis)?.reshape((rows, columns))?;
+        Ok(product.t()?.contiguous()?)
     }
 }
 
@@ -310,6 +317,8 @@ fn module(name: &str, entry: &Entry) -> Result<(Module, Naming), String> {
     let hidden = entry.hidden_size;
     let context = match (block.attention, entry.cross_attention_dim.unwrap_or(0)) {
         (Attention::Itself, 0) => hidden,
+        // What attn1 attends to is as wide as what it reads; some lists say so.
+        (Attention::Itself, context) if context == hidden => hidden,
         (Attention::Text, context) if context > 0 => context,
         (Attention::Itself, _) => return Err(format!("{name}: cross_attention_dim of an attn1")),
         (Attention::Text, _) => return Err(format!("{name}: attn2 without cross_attention_dim")),

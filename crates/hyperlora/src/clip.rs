@@ -1,6 +1,6 @@
 //! CLIP's vision tower from a transformers folder, up to the penultimate hidden states.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
@@ -82,7 +82,7 @@ impl ClipVision {
             path: config_path,
             problem,
         })?;
-        let file = TensorFile::open(&dir.join("model.safetensors"))?;
+        let file = TensorFile::open(&weights(dir)?)?;
         let prefix = if file.has("embeddings.class_embedding") {
             ""
         } else {
@@ -131,9 +131,29 @@ impl ClipVision {
         let tokens = (Tensor::cat(&[&self.class, &patches], 0)? + &self.positions)?;
         let mut states = self.norm.forward(&tokens)?;
         for layer in &self.layers {
-            states = layer.forward(&states)?;
+            states = layer.forward(states)?;
         }
         Ok(states)
+    }
+}
+
+/// The folder's tensors. A vision tower comes in one file, and pickles are not read.
+fn weights(dir: &Path) -> Result<PathBuf, Error> {
+    let path = dir.join("model.safetensors");
+    let others = [
+        ("model.safetensors.index.json", "join its shards in one"),
+        (
+            "pytorch_model.bin",
+            "convert it, since a PyTorch pickle can run code,",
+        ),
+    ];
+    let other = others.iter().find(|(name, _)| dir.join(name).exists());
+    match other {
+        Some((name, what)) if !path.exists() => Err(Error::Content {
+            path: dir.join(name),
+            problem: format!("model.safetensors is missing beside it; {what} to model.safetensors"),
+        }),
+        _ => Ok(path),
     }
 }
 
@@ -268,7 +288,7 @@ impl Config {
             image_size: self.image_size,
             width: self.hidden_size,
             class: tensor("class_embedding")?.unsqueeze(0)?,
-            patches: Linear::from_rows(&kernel.flatten_from(1)?)?,
+            patches: Linear::from_rows(kernel.flatten_from(1)?),
             patch_size: self.patch_size,
             positions: tensor("position_embedding.weight")?,
             norm: LayerNorm::load(file, &norm, self.layer_norm_eps, device)?,
@@ -315,19 +335,20 @@ impl Layer {
         })
     }
 
-    fn forward(&self, states: &Tensor) -> Computed<Tensor> {
-        let normed = self.attention_norm.forward(states)?;
+    fn forward(&self, states: Tensor) -> Computed<Tensor> {
+        let normed = self.attention_norm.forward(&states)?;
         let (q, k, v) = (
             self.q.forward(&normed)?,
             self.k.forward(&normed)?,
             self.v.forward(&normed)?,
         );
-        let states = (states + self.out.forward(&attention(&q, &k, &v, self.heads)?)?)?;
+        let mixed = attention(&q, &k, &v, self.heads)?;
+        let states = self.out.add_to(states, &mixed)?;
         let hidden = self.mlp_in.forward(&self.mlp_norm.forward(&states)?)?;
         let hidden = match self.activation {
             Activation::Gelu => gelu(hidden)?,
             Activation::QuickGelu => quick_gelu(hidden)?,
         };
-        states + self.mlp_out.forward(&hidden)?
+        self.mlp_out.add_to(states, &hidden)
     }
 }

@@ -91,7 +91,7 @@ impl Encoder {
     /// Coefficients of each of n photos, as predicted: neither averaged nor normalised.
     ///
     /// `clip_hidden` is `[n, t, width]`, CLIP vision's penultimate hidden states; `arcface` is
-    /// `[n, 512]`, of unit length. The one that the model does not look at may be `None`.
+    /// `[n, 512]` or `[n, 1, 512]`, of unit length. The one that the model does not look at may be `None`.
     ///
     /// # Errors
     /// If an input is missing or does not fit the model, or what is predicted is not finite.
@@ -242,7 +242,7 @@ impl IdProjector {
         })
     }
 
-    /// `[n, embedding]` to `[n, tokens, width]`.
+    /// `[n, embedding]` or `[n, 1, embedding]` to `[n, tokens, width]`.
     fn forward(&self, arcface: &Tensor) -> Result<Tensor, Error> {
         let input = |found: &str| Error::Input {
             what: "face embeddings",
@@ -250,10 +250,10 @@ impl IdProjector {
             expected: format!("[n, {}] of unit length{found}", self.embedding),
         };
         let n = match *arcface.dims() {
-            [n, width] if n > 0 && width == self.embedding => n,
+            [n, width] | [n, 1, width] if n > 0 && width == self.embedding => n,
             _ => return Err(input("")),
         };
-        let arcface = arcface.to_dtype(DType::F32)?;
+        let arcface = arcface.to_dtype(DType::F32)?.reshape((n, self.embedding))?;
         let lengths = arcface.sqr()?.sum(D::Minus1)?.sqrt()?.to_vec1::<f32>()?;
         if !lengths
             .iter()

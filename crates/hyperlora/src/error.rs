@@ -97,6 +97,30 @@ pub enum Error {
     /// A Base-LoRA was asked of a model without one.
     #[error("this HyperLoRA has no Base-LoRA; only the ID-LoRA can be made from it")]
     NoBase,
+    /// A LoRA is for another model.
+    #[error("the LoRA does not fit this model: {}", list(problems))]
+    DoesNotFit {
+        /// Every matrix that the model lacks or that has another shape.
+        problems: Vec<Problem>,
+    },
+    /// A LoRA's weight is infinite or not a number.
+    #[error("the scale of a LoRA is {scale}, expected a finite number")]
+    Scale {
+        /// The weight given.
+        scale: f64,
+    },
+    /// Two LoRAs that are to be added have different shapes for one matrix.
+    #[error(
+        "two LoRAs differ in the shape of {matrix}: {first:?} and {other:?}; they are for different models"
+    )]
+    Stack {
+        /// The matrix, in diffusers naming.
+        matrix: String,
+        /// `[out, in]` of those before.
+        first: Vec<usize>,
+        /// `[out, in]` of the one that differs.
+        other: Vec<usize>,
+    },
     /// A block has no name in the naming asked for.
     #[error("{block} has no place among SDXL's sgm blocks; export in diffusers naming")]
     NoName {

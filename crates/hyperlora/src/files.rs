@@ -6,6 +6,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
+use half::{bf16, f16};
 use memmap2::Mmap;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
@@ -14,6 +15,9 @@ use crate::error::{Error, Problem};
 
 /// The names and shapes that a file must have.
 pub(crate) type Layout = BTreeMap<String, Vec<usize>>;
+
+/// How PyTorch's own files start: a zip archive, or a bare pickle.
+const PICKLES: [&[u8]; 2] = [b"PK\x03\x04", b"\x80\x02"];
 
 /// A safetensors file mapped into memory. Nothing is read before it is asked for.
 pub(crate) struct TensorFile {
@@ -31,6 +35,14 @@ impl TensorFile {
         };
         let file = File::open(path).map_err(io)?;
         let map = map(&file).map_err(io)?;
+        if PICKLES.iter().any(|start| map.starts_with(start)) {
+            return Err(Error::Content {
+                path: path.to_owned(),
+                problem: "a PyTorch pickle, which is not read because it can run code; \
+                          convert it to safetensors"
+                    .into(),
+            });
+        }
         let (header, metadata) =
             SafeTensors::read_metadata(&map).map_err(|source| Error::Safetensors {
                 path: path.to_owned(),
@@ -134,6 +146,31 @@ impl TensorFile {
         Ok(tensor.to_device(device)?)
     }
 
+    /// A single finite number of any common type.
+    pub(crate) fn scalar(&self, name: &str) -> Result<f64, Error> {
+        let info = self.info(name)?;
+        let bytes = self.raw(name, info)?;
+        let value = match (info.dtype, bytes) {
+            (Dtype::F32, &[a, b, c, d]) => f64::from(f32::from_le_bytes([a, b, c, d])),
+            (Dtype::F16, &[a, b]) => f16::from_le_bytes([a, b]).to_f64(),
+            (Dtype::BF16, &[a, b]) => bf16::from_le_bytes([a, b]).to_f64(),
+            (Dtype::I32, &[a, b, c, d]) => f64::from(i32::from_le_bytes([a, b, c, d])),
+            (Dtype::F64, _) if let Ok(bytes) = bytes.try_into() => f64::from_le_bytes(bytes),
+            (Dtype::I64, _) if let Ok(bytes) = bytes.try_into() => i64::from_le_bytes(bytes) as f64,
+            (dtype, _) => {
+                let shape = &info.shape;
+                return Err(self.content(format!(
+                    "tensor {name} is {dtype:?} {shape:?}, expected one number"
+                )));
+            }
+        };
+        if value.is_finite() {
+            Ok(value)
+        } else {
+            Err(self.not_finite(name))
+        }
+    }
+
     /// A tensor's number type and its bytes in the map.
     pub(crate) fn bytes(&self, name: &str) -> Result<(DType, &[u8]), Error> {
         let info = self.info(name)?;
@@ -142,10 +179,19 @@ impl TensorFile {
             found: format!("{:?}", info.dtype),
         };
         let dtype = dtype(info.dtype).ok_or_else(|| self.tensors(vec![found()]))?;
+        Ok((dtype, self.raw(name, info)?))
+    }
+
+    fn raw(&self, name: &str, info: &TensorInfo) -> Result<&[u8], Error> {
         let (start, end) = info.data_offsets;
         let bytes = self.map.get(self.data + start..self.data + end);
-        let bytes = bytes.ok_or_else(|| self.content(format!("tensor {name} is cut off")))?;
-        Ok((dtype, bytes))
+        bytes.ok_or_else(|| self.content(format!("tensor {name} is cut off")))
+    }
+
+    /// A line of the file's own metadata.
+    pub(crate) fn metadata_value(&self, key: &str) -> Option<&str> {
+        let lines = self.metadata.metadata().as_ref()?;
+        lines.get(key).map(String::as_str)
     }
 
     fn info(&self, name: &str) -> Result<&TensorInfo, Error> {

@@ -17,6 +17,26 @@ pub enum Naming {
     Diffusers,
 }
 
+impl Naming {
+    /// The program whose code has these names, as `modelspec.implementation` knows it.
+    pub(crate) fn implementation(self) -> &'static str {
+        match self {
+            Self::Sgm => "https://github.com/Stability-AI/generative-models",
+            Self::Diffusers => "diffusers",
+        }
+    }
+}
+
+/// `sgm` or `diffusers`.
+impl fmt::Display for Naming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sgm => "sgm",
+            Self::Diffusers => "diffusers",
+        })
+    }
+}
+
 /// Where in the U-Net a stack of transformer blocks sits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Place {

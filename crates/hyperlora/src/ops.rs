@@ -3,9 +3,10 @@
 //! On the CPU they work in place and in parallel: candle's own use one thread or a scalar library
 //! function per value, and its LayerNorm takes the variance as a difference of two large sums.
 
-use candle_core::{CpuStorage, D, Device, InplaceOp1, Layout, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, Device, InplaceOp1, Layout, Shape, Tensor, bail};
 use rayon::prelude::*;
 
+use crate::cpu::{Attention, add_product, contiguous};
 use crate::error::{Computed, Error};
 use crate::files::{Layout as Names, TensorFile};
 
@@ -16,14 +17,17 @@ const CHUNK: usize = 16 * 1024;
 
 /// A matrix [out, in] with an optional bias [out].
 pub(crate) struct Linear {
-    transposed: Tensor,
+    weight: Tensor,
     bias: Option<Tensor>,
+    /// The bias once more, where the CPU reads it.
+    host_bias: Vec<f32>,
 }
 
 impl Linear {
     pub(crate) fn load(file: &TensorFile, name: &str, device: &Device) -> Result<Self, Error> {
         let bias = file.tensor(&format!("{name}.bias"), device)?;
         Ok(Self {
+            host_bias: bias.to_vec1()?,
             bias: Some(bias),
             ..Self::load_no_bias(file, name, device)?
         })
@@ -34,19 +38,18 @@ impl Linear {
         name: &str,
         device: &Device,
     ) -> Result<Self, Error> {
-        let transposed = file.tensor(&format!("{name}.weight"), device)?.t()?;
-        Ok(Self {
-            transposed,
-            bias: None,
-        })
+        Ok(Self::from_rows(
+            file.tensor(&format!("{name}.weight"), device)?,
+        ))
     }
 
     /// From a matrix [out, in], without a bias.
-    pub(crate) fn from_rows(matrix: &Tensor) -> Result<Self, Error> {
-        Ok(Self {
-            transposed: matrix.t()?,
+    pub(crate) fn from_rows(weight: Tensor) -> Self {
+        Self {
+            weight,
             bias: None,
-        })
+            host_bias: Vec::new(),
+        }
     }
 
     pub(crate) fn names(names: &mut Names, name: &str, out: usize, input: usize) {
@@ -60,7 +63,39 @@ impl Linear {
 
     /// `[rows, in]` to `[rows, out]`.
     pub(crate) fn forward(&self, x: &Tensor) -> Computed<Tensor> {
-        let product = x.matmul(&self.transposed)?;
+        if !x.device().is_cpu() {
+            return self.forward_on_device(x);
+        }
+        let (rows, out) = (x.dim(0)?, self.weight.dim(0)?);
+        let mut start = vec![0.0_f32; rows * out];
+        if self.bias.is_some() {
+            let rows = start.par_chunks_exact_mut(out);
+            rows.for_each(|row| row.copy_from_slice(&self.host_bias));
+        }
+        let start = Tensor::from_vec(start, (rows, out), &Device::Cpu)?;
+        add_product(&start, x, &self.weight)?;
+        Ok(start)
+    }
+
+    /// `to + forward(x)`. On the CPU it is written over `to`, which nothing else may refer to.
+    pub(crate) fn add_to(&self, to: Tensor, x: &Tensor) -> Computed<Tensor> {
+        if !x.device().is_cpu() {
+            return to + self.forward_on_device(x)?;
+        }
+        let to = match self.bias {
+            Some(_) => in_place(to, "bias", self.host_bias.len(), |row| {
+                row.iter_mut()
+                    .zip(&self.host_bias)
+                    .for_each(|(x, bias)| *x += bias);
+            })?,
+            None => to,
+        };
+        add_product(&to, x, &self.weight)?;
+        Ok(to)
+    }
+
+    fn forward_on_device(&self, x: &Tensor) -> Computed<Tensor> {
+        let product = x.matmul(&self.weight.t()?)?;
         match &self.bias {
             Some(bias) => product.broadcast_add(bias),
             None => Ok(product),
@@ -104,18 +139,25 @@ impl LayerNorm {
         if !x.device().is_cpu() {
             return candle_nn::ops::layer_norm(x, &self.weight, &self.bias, self.eps as f32);
         }
-        let row = |row: &mut [f32]| normalise_row(row, &self.host, self.eps as f32);
-        in_place(x.copy()?.contiguous()?, "layer norm", self.host.len(), row)
+        x.contiguous()?.apply_op1_no_bwd(self)
     }
 }
 
-/// Softmax over the last dimension.
-pub(crate) fn softmax(x: Tensor) -> Computed<Tensor> {
-    if !x.device().is_cpu() {
-        return candle_nn::ops::softmax_last_dim(&x);
+impl CustomOp1 for LayerNorm {
+    fn name(&self) -> &'static str {
+        "layer norm"
     }
-    let width = x.dim(D::Minus1)?;
-    in_place(x, "softmax", width, softmax_row)
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Computed<(CpuStorage, Shape)> {
+        let values = contiguous(storage, layout)?;
+        let width = self.host.len();
+        let mut out = vec![0.0; values.len()];
+        let rows = out
+            .par_chunks_exact_mut(width)
+            .zip(values.par_chunks_exact(width));
+        rows.for_each(|(out, row)| normalise_row(out, row, &self.host, self.eps as f32));
+        Ok((CpuStorage::F32(out), layout.shape().clone()))
+    }
 }
 
 /// x · Φ(x), with the error function and not its tanh approximation.
@@ -137,6 +179,10 @@ pub(crate) fn quick_gelu(x: Tensor) -> Computed<Tensor> {
 /// Attention with `heads` heads: q `[t, inner]`, k and v `[s, inner]`, to `[t, inner]`. The scale is
 /// 1/√(inner/heads).
 pub(crate) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize) -> Computed<Tensor> {
+    if q.device().is_cpu() {
+        let (q, k, v) = (q.contiguous()?, k.contiguous()?, v.contiguous()?);
+        return q.apply_op3_no_bwd(&k, &v, &Attention { heads });
+    }
     let (tokens, inner) = q.dims2()?;
     let scale = ((inner / heads) as f64).sqrt().recip();
     let split = |x: &Tensor| {
@@ -146,7 +192,7 @@ pub(crate) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize) -> Com
             .contiguous()
     };
     let scores = split(&(q * scale)?)?.matmul(&split(k)?.transpose(1, 2)?)?;
-    let mixed = softmax(scores)?.matmul(&split(v)?)?;
+    let mixed = candle_nn::ops::softmax_last_dim(&scores)?.matmul(&split(v)?)?;
     mixed.transpose(0, 1)?.reshape((tokens, inner))
 }
 
@@ -192,25 +238,26 @@ fn each(values: &mut [f32], of: impl Fn(f32) -> f32) {
     }
 }
 
-fn normalise_row(row: &mut [f32], weight_and_bias: &[(f32, f32)], eps: f32) {
+fn normalise_row(out: &mut [f32], row: &[f32], weight_and_bias: &[(f32, f32)], eps: f32) {
     let size = row.len() as f32;
     let mean = sum(row, |x| x) / size;
     let variance = sum(row, |x| (x - mean) * (x - mean)) / size;
     let scale = (variance + eps).sqrt().recip();
-    for (x, (weight, bias)) in row.iter_mut().zip(weight_and_bias) {
-        *x = (*x - mean) * scale * weight + bias;
+    for ((out, x), (weight, bias)) in out.iter_mut().zip(row).zip(weight_and_bias) {
+        *out = (x - mean) * scale * weight + bias;
     }
 }
 
-fn softmax_row(row: &mut [f32]) {
+/// softmax(scale · row), for a positive scale.
+pub(crate) fn softmax_row(row: &mut [f32], scale: f32) {
     let max = fold(
         row,
         f32::NEG_INFINITY,
         |max, x| if x > max { x } else { max },
     );
-    each(row, |x| exp(x - max));
-    let scale = sum(row, |x| x).recip();
-    each(row, |x| x * scale);
+    each(row, |x| exp((x - max) * scale));
+    let share = sum(row, |x| x).recip();
+    each(row, |x| x * share);
 }
 
 fn sum(row: &[f32], of: impl Fn(f32) -> f32) -> f32 {
@@ -324,17 +371,18 @@ mod tests {
     fn softmax_survives_large_scores_and_passes_nan_on() {
         let mut row = vec![1e30_f32; 19];
         row[18] = -f32::INFINITY;
-        softmax_row(&mut row);
+        softmax_row(&mut row, 1.0);
         assert!((row[0] - 1.0 / 18.0).abs() < 1e-6 && row[18] < 1e-30);
         let mut bad = vec![0.0, f32::NAN];
-        softmax_row(&mut bad);
+        softmax_row(&mut bad, 1.0);
         assert!(bad.iter().all(|x| x.is_nan()));
     }
 
     #[test]
     fn layer_norm_keeps_its_accuracy_far_from_zero() {
-        let mut row: Vec<f32> = (0..64).map(|i| 1000.0 + (i % 2) as f32).collect();
-        normalise_row(&mut row, &[(2.0, 1.0); 64], 1e-5);
+        let far: Vec<f32> = (0..64).map(|i| 1000.0 + (i % 2) as f32).collect();
+        let mut row = vec![0.0; 64];
+        normalise_row(&mut row, &far, &[(2.0, 1.0); 64], 1e-5);
         assert!(
             (row[0] + 1.0).abs() < 1e-3 && (row[1] - 3.0).abs() < 1e-3,
             "{row:?}"

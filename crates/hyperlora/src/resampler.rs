@@ -30,7 +30,8 @@ struct Sizes {
 
 pub(crate) struct Resampler {
     sizes: Sizes,
-    latents: Tensor,
+    /// The learnt latents after the first layer's attention to themselves, which is the same for every photo.
+    start: Tensor,
     first: Linear,
     second: Option<Linear>,
     layers: Vec<Layer>,
@@ -49,10 +50,14 @@ impl Resampler {
             .transpose()?;
         let layers = (0..sizes.depth)
             .map(|layer| Layer::load(&file, layer, heads, second.is_some(), device))
-            .collect::<Result<_, _>>()?;
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut start = file.tensor("latents", device)?.squeeze(0)?;
+        if let Some(layer) = layers.first() {
+            start = layer.add_itself(start)?;
+        }
         Ok(Self {
             sizes,
-            latents: file.tensor("latents", device)?.squeeze(0)?,
+            start,
             first: Linear::load(&file, "proj_in", device)?,
             second,
             layers,
@@ -86,9 +91,13 @@ impl Resampler {
             (Some(projection), Some(second)) => Some(projection.forward(second)?),
             _ => None,
         };
-        let mut latents = self.latents.clone();
-        for layer in &self.layers {
-            latents = layer.forward(&latents, &first, second.as_ref())?;
+        // A copy, because layers add to it in place.
+        let mut latents = self.start.copy()?;
+        for (number, layer) in self.layers.iter().enumerate() {
+            if number > 0 {
+                latents = layer.add_itself(latents)?;
+            }
+            latents = layer.add_conditions(latents, &first, second.as_ref())?;
         }
         self.out.forward(&latents)
     }
@@ -215,16 +224,21 @@ impl Layer {
         })
     }
 
-    fn forward(&self, latents: &Tensor, x: &Tensor, y: Option<&Tensor>) -> Computed<Tensor> {
+    /// Attention of the latents to themselves.
+    fn add_itself(&self, latents: Tensor) -> Computed<Tensor> {
         let (norm, attention) = &self.itself;
-        let normed = norm.forward(latents)?;
-        let mut latents = (latents + attention.forward(&normed, &normed)?)?;
-        latents = self.first.add_to(latents, x)?;
+        let normed = norm.forward(&latents)?;
+        attention.add_to(latents, &normed, &normed)
+    }
+
+    /// Attention to the conditions, and the feed-forward layer.
+    fn add_conditions(&self, latents: Tensor, x: &Tensor, y: Option<&Tensor>) -> Computed<Tensor> {
+        let mut latents = self.first.add_to(latents, x)?;
         if let (Some(second), Some(y)) = (&self.second, y) {
             latents = second.add_to(latents, y)?;
         }
         let hidden = gelu(self.ff_in.forward(&self.ff_norm.forward(&latents)?)?)?;
-        latents + self.ff_out.forward(&hidden)?
+        self.ff_out.add_to(latents, &hidden)
     }
 }
 
@@ -239,7 +253,7 @@ impl Cross {
     fn add_to(&self, latents: Tensor, condition: &Tensor) -> Computed<Tensor> {
         let normed = self.latents_norm.forward(&latents)?;
         let condition = self.condition_norm.forward(condition)?;
-        latents + self.attention.forward(&normed, &condition)?
+        self.attention.add_to(latents, &normed, &condition)
     }
 }
 
@@ -269,8 +283,10 @@ impl Attention {
         })
     }
 
-    fn forward(&self, x: &Tensor, to: &Tensor) -> Computed<Tensor> {
+    /// `latents` + the attention of `x` to `to`.
+    fn add_to(&self, latents: Tensor, x: &Tensor, to: &Tensor) -> Computed<Tensor> {
         let (q, k, v) = (self.q.forward(x)?, self.k.forward(to)?, self.v.forward(to)?);
-        self.out.forward(&attention(&q, &k, &v, self.heads)?)
+        self.out
+            .add_to(latents, &attention(&q, &k, &v, self.heads)?)
     }
 }

@@ -113,3 +113,69 @@ fn pictures_of_another_size_are_refused() {
             .ends_with("found shape [1, 3, 32, 31], expected [n, 3, 32, 32]")
     );
 }
+
+#[test]
+fn weights_in_another_form_are_refused_with_what_to_do() {
+    for (file, part) in [
+        ("pytorch_model.bin", "convert it"),
+        ("model.safetensors.index.json", "join its shards"),
+    ] {
+        let dir = with_config(str::to_owned);
+        std::fs::rename(dir.path().join("model.safetensors"), dir.path().join(file)).unwrap();
+        let text = refusal(&dir);
+        assert!(text.contains(file) && text.contains(part), "{text}");
+    }
+    let dir = with_config(str::to_owned);
+    std::fs::write(dir.path().join("model.safetensors"), b"PK\x03\x04").unwrap();
+    assert!(refusal(&dir).contains("a PyTorch pickle"));
+    std::fs::remove_file(dir.path().join("model.safetensors")).unwrap();
+    assert!(refusal(&dir).contains("model.safetensors: No such file"));
+}
+
+/// As openai/clip-vit-large-patch14 ships: both towers in one file, one configuration around both.
+#[test]
+fn a_whole_clip_model_is_read_without_its_text_tower() {
+    let dir = with_config(|config| format!("{{\"vision_config\": {config}}}"));
+    let path = dir.path().join("model.safetensors");
+    let mut tensors = safetensors::load(&path, &Device::Cpu).unwrap();
+    let odd = Tensor::zeros((3, 5), candle_core::DType::F32, &Device::Cpu).unwrap();
+    for name in [
+        "text_model.embeddings.token_embedding.weight",
+        "text_model.final_layer_norm.bias",
+        "text_projection.weight",
+        "logit_scale",
+        "text_model.embeddings.position_ids",
+        "vision_model.embeddings.position_ids",
+    ] {
+        tensors.insert(name.into(), odd.clone());
+    }
+    safetensors::save(&tensors, &path).unwrap();
+    assert_eq!(
+        ClipVision::load(dir.path(), &Device::Cpu).unwrap().width(),
+        48
+    );
+    tensors.insert("vision_model.stray".into(), odd);
+    safetensors::save(&tensors, &path).unwrap();
+    assert!(refusal(&dir).contains("vision_model.stray [3, 5] does not belong here"));
+}
+
+/// Half types on disk give what their rounded weights give in f32.
+#[test]
+fn half_types_on_disk_are_read() {
+    let pixels = Tensor::arange(0_f32, 3.0 * 32.0 * 32.0, &Device::Cpu).unwrap();
+    let pixels = pixels.sin().unwrap().reshape((1, 3, 32, 32)).unwrap();
+    let hidden = |dtype, to| {
+        let dir = with_config(str::to_owned);
+        let path = dir.path().join("model.safetensors");
+        let mut tensors = safetensors::load(&path, &Device::Cpu).unwrap();
+        for tensor in tensors.values_mut() {
+            *tensor = tensor.to_dtype(dtype).unwrap().to_dtype(to).unwrap();
+        }
+        safetensors::save(&tensors, &path).unwrap();
+        let vision = ClipVision::load(dir.path(), &Device::Cpu).unwrap();
+        flat(&vision.hidden_states(&pixels).unwrap())
+    };
+    for dtype in [candle_core::DType::F16, candle_core::DType::BF16] {
+        assert_eq!(hidden(dtype, dtype), hidden(dtype, candle_core::DType::F32));
+    }
+}

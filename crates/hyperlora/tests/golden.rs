@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor, safetensors};
 use likeness_domain::coefficients::{Coefficients, StoredCoefficients, identity};
-use likeness_hyperlora::{Basis, Encoder, Inputs, Kind, LoraMatrix, Naming};
+use likeness_hyperlora::{Basis, Encoder, Inputs, Kind, LoraMatrix, Naming, Provenance};
 
 const DIM_HEAD: usize = 16;
 const TOLERANCE: f64 = 1e-5;
@@ -120,6 +120,16 @@ fn stored_photos_give_the_same_identity_within_f16() {
     assert!(error < 4e-4);
 }
 
+fn provenance() -> Provenance {
+    Provenance {
+        bundle: "golden".into(),
+        bundle_version: "1".into(),
+        bundle_digest: "00".into(),
+        licences: vec![],
+        kind: Kind::Id,
+    }
+}
+
 #[test]
 fn the_lora_is_the_authors_name_by_name() {
     let basis = Basis::load(&golden("model"), &Device::Cpu).unwrap();
@@ -138,7 +148,7 @@ fn the_lora_is_the_authors_name_by_name() {
 
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("lora.safetensors");
-    lora.save(&path, Naming::Sgm).unwrap();
+    lora.save(&path, Naming::Sgm, &provenance()).unwrap();
     let found = safetensors::load(&path, &Device::Cpu).unwrap();
     let expected = load("lora_img0.safetensors");
     assert_eq!(found.len(), expected.len());
@@ -164,7 +174,7 @@ fn the_lora_in_diffusers_naming_has_the_same_numbers() {
         .unwrap();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("lora.safetensors");
-    lora.save(&path, Naming::Diffusers).unwrap();
+    lora.save(&path, Naming::Diffusers, &provenance()).unwrap();
     let found = safetensors::load(&path, &Device::Cpu).unwrap();
     let expected = load("lora_img0.safetensors");
     assert_eq!(found.len(), expected.len());

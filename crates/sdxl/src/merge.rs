@@ -81,6 +81,11 @@ impl Matrices {
         entry.merged.as_ref().unwrap_or(&entry.base)
     }
 
+    /// The same by the projection's name.
+    pub fn named(&self, name: &str) -> Option<&Tensor> {
+        self.index.get(name).map(|id| self.weight(MatrixId(*id)))
+    }
+
     /// Names and shapes.
     pub fn list(&self) -> Vec<AttentionMatrix> {
         let describe = |entry: &Entry| AttentionMatrix {

@@ -159,6 +159,12 @@ impl Sdxl {
         self.unet.matrices.list()
     }
 
+    /// The weight [out, in] of an attention projection as sampling uses it now, merged or not; none, if
+    /// there is no projection of this name.
+    pub fn attention_weight(&self, name: &str) -> Option<&Tensor> {
+        self.unet.matrices.named(name)
+    }
+
     /// Sets W' = W + Σ scale · up · down, always from the weights that were loaded; matrices that no
     /// update names get their loaded weights back, to the bit. `merge(&[])` restores all.
     ///
