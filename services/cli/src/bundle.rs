@@ -8,7 +8,7 @@ use likeness_bundle::{Bundle, Inspection, Verification, pocket};
 
 use crate::{
     args::Output,
-    fail::Failure,
+    fail::{Failure, failed},
     output::{line, print, print_fields, print_json},
 };
 
@@ -99,10 +99,6 @@ fn show(verification: &Verification, output: Output) -> Result<(), Failure> {
         "{} files, {} bytes read",
         verification.files, verification.bytes
     ))
-}
-
-fn failed(error: impl std::fmt::Display) -> Failure {
-    Failure::new(error.to_string())
 }
 
 fn inspect(dir: &Path, output: Output) -> Result<(), Failure> {
