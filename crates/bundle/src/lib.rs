@@ -7,6 +7,7 @@
 
 mod digest;
 mod error;
+mod hash;
 mod inspect;
 mod layout;
 mod manifest;
@@ -18,6 +19,7 @@ mod verify;
 
 pub use digest::PREPROCESSING_VERSION;
 pub use error::Error;
+pub use hash::Hashed;
 pub use inspect::{Component, FileReport, Inspection, PartReport, Problem};
 pub use manifest::{
     About, Builtin, Defaults, Face, HyperLora, MANIFEST, Manifest, Name, Part, RelPath, Sha256,

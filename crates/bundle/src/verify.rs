@@ -106,7 +106,7 @@ impl Verification {
     }
 }
 
-fn total_size<'a>(dir: &Path, paths: impl Iterator<Item = &'a &'a str>) -> u64 {
+pub(crate) fn total_size<'a>(dir: &Path, paths: impl Iterator<Item = &'a &'a str>) -> u64 {
     paths
         .filter_map(|path| fs::metadata(dir.join(path)).ok())
         .map(|m| m.len())

@@ -241,3 +241,45 @@ fn models_do_not_change_the_encoder_but_the_bundle() {
         after.encoder_digest().unwrap()
     );
 }
+
+#[test]
+fn hashing_replaces_the_checksums_and_nothing_else() {
+    let (_scratch, dir) = pocket_bundle();
+    let path = dir.join("bundle.toml");
+    let before = Bundle::open(&dir).unwrap().digest();
+    let text = fs::read_to_string(&path).unwrap();
+    let start = text.find("[files]").unwrap();
+    fs::write(&path, format!("# mine\n{}", &text[..start])).unwrap();
+    fs::write(dir.join("sdxl/an \"odd\" name"), "x").unwrap();
+    let bundle = Bundle::open(&dir).unwrap();
+    let mut last = (0, 0);
+    let hashed = bundle
+        .write_hashes(|p| last = (p.done, p.total))
+        .unwrap();
+    assert_eq!(last, (hashed.bytes, hashed.bytes));
+    let bundle = Bundle::open(&dir).unwrap();
+    assert!(bundle.verify(|_| {}).unwrap().is_ok());
+    assert!(fs::read_to_string(&path).unwrap().starts_with("# mine\n"));
+    fs::remove_file(dir.join("sdxl/an \"odd\" name")).unwrap();
+    // Another section behind the checksums stays, too.
+    let text = fs::read_to_string(&path).unwrap();
+    let text = text.replace("[defaults]", "[defaults] # here") + "\n[models.other]\npath = \"sdxl\"\n";
+    fs::write(&path, text).unwrap();
+    Bundle::open(&dir).unwrap().write_hashes(|_| {}).unwrap();
+    let bundle = Bundle::open(&dir).unwrap();
+    assert!(bundle.sdxl(Some("other")).is_ok());
+    assert_eq!(bundle.digest(), before);
+}
+
+#[test]
+fn checksums_in_another_form_are_left_alone() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = scratch.path().join("bundle.toml");
+    let text = "files = {}\n[bundle]\nname = \"b\"\nversion = \"1\"\n";
+    fs::write(&path, text).unwrap();
+    let bundle = Bundle::open(scratch.path()).unwrap();
+    let refused = bundle.write_hashes(|_| {});
+    assert!(matches!(refused, Err(Error::Manifest { .. })), "{refused:?}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), text);
+    assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 1);
+}
