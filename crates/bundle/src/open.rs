@@ -180,7 +180,8 @@ impl Bundle {
     pub fn clip_image_size(&self) -> Result<usize, Error> {
         let path = self.clip_vision()?.join("config.json");
         let text = fs::read(&path).map_err(Error::io("read", &path))?;
-        let config = VisionConfig::parse(&text).map_err(|reason| Error::BadJson { path, reason })?;
+        let config =
+            VisionConfig::parse(&text).map_err(|reason| Error::BadJson { path, reason })?;
         Ok(config.image_size())
     }
 

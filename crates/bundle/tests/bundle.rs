@@ -253,9 +253,7 @@ fn hashing_replaces_the_checksums_and_nothing_else() {
     fs::write(dir.join("sdxl/an \"odd\" name"), "x").unwrap();
     let bundle = Bundle::open(&dir).unwrap();
     let mut last = (0, 0);
-    let hashed = bundle
-        .write_hashes(|p| last = (p.done, p.total))
-        .unwrap();
+    let hashed = bundle.write_hashes(|p| last = (p.done, p.total)).unwrap();
     assert_eq!(last, (hashed.bytes, hashed.bytes));
     let bundle = Bundle::open(&dir).unwrap();
     assert!(bundle.verify(|_| {}).unwrap().is_ok());
@@ -263,7 +261,8 @@ fn hashing_replaces_the_checksums_and_nothing_else() {
     fs::remove_file(dir.join("sdxl/an \"odd\" name")).unwrap();
     // Another section behind the checksums stays, too.
     let text = fs::read_to_string(&path).unwrap();
-    let text = text.replace("[defaults]", "[defaults] # here") + "\n[models.other]\npath = \"sdxl\"\n";
+    let text =
+        text.replace("[defaults]", "[defaults] # here") + "\n[models.other]\npath = \"sdxl\"\n";
     fs::write(&path, text).unwrap();
     Bundle::open(&dir).unwrap().write_hashes(|_| {}).unwrap();
     let bundle = Bundle::open(&dir).unwrap();
@@ -279,7 +278,10 @@ fn checksums_in_another_form_are_left_alone() {
     fs::write(&path, text).unwrap();
     let bundle = Bundle::open(scratch.path()).unwrap();
     let refused = bundle.write_hashes(|_| {});
-    assert!(matches!(refused, Err(Error::Manifest { .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(Error::Manifest { .. })),
+        "{refused:?}"
+    );
     assert_eq!(fs::read_to_string(&path).unwrap(), text);
     assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 1);
 }

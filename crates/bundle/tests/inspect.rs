@@ -35,7 +35,11 @@ fn only_part(dir: &Path) -> PartReport {
 }
 
 fn parameters(part: &PartReport, path: &str) -> u64 {
-    part.files.iter().find(|file| file.path == path).unwrap().parameters
+    part.files
+        .iter()
+        .find(|file| file.path == path)
+        .unwrap()
+        .parameters
 }
 
 /// SDXL base with one model's tensors changed.
@@ -59,7 +63,11 @@ fn the_pocket_inspects_clean() {
     assert_eq!(sections, ["sdxl", "hyperlora", "clip_vision", "face"]);
     assert!(report.parts[0].parameters() > 1_000_000);
     assert!(report.parts[3].parameters() > 10_000);
-    assert!(serde_json::to_string(&report).unwrap().contains("\"dtypes\""));
+    assert!(
+        serde_json::to_string(&report)
+            .unwrap()
+            .contains("\"dtypes\"")
+    );
 }
 
 #[test]
@@ -72,9 +80,15 @@ fn the_released_models_are_counted_exactly() {
     support::hyperlora(&dir.join("hyperlora"));
     support::clip_vision(&dir.join("clip"));
     let points: [&[u64]; 9] = [
-        &[12_800, 1], &[3200, 1], &[800, 1],
-        &[12_800, 4], &[3200, 4], &[800, 4],
-        &[12_800, 10], &[3200, 10], &[800, 10],
+        &[12_800, 1],
+        &[3200, 1],
+        &[800, 1],
+        &[12_800, 4],
+        &[3200, 4],
+        &[800, 4],
+        &[12_800, 10],
+        &[3200, 10],
+        &[800, 10],
     ];
     for (name, input, outputs, weight) in [
         ("det.onnx", [1, 3, 640, 640], points.as_slice(), [4_000_000]),
@@ -91,10 +105,22 @@ fn the_released_models_are_counted_exactly() {
         panic!("{:?}", report.parts)
     };
     assert_eq!(parameters(sdxl, UNET), 2_567_463_684);
-    assert_eq!(parameters(sdxl, "vae/diffusion_pytorch_model.safetensors"), 83_653_863);
-    assert_eq!(parameters(sdxl, "text_encoder/model.safetensors"), 123_060_480);
-    assert_eq!(parameters(sdxl, "text_encoder_2/model.safetensors"), 694_659_840);
-    assert_eq!(parameters(hyperlora, "hyper_lora_modules.safetensors"), 1_486_356_480);
+    assert_eq!(
+        parameters(sdxl, "vae/diffusion_pytorch_model.safetensors"),
+        83_653_863
+    );
+    assert_eq!(
+        parameters(sdxl, "text_encoder/model.safetensors"),
+        123_060_480
+    );
+    assert_eq!(
+        parameters(sdxl, "text_encoder_2/model.safetensors"),
+        694_659_840
+    );
+    assert_eq!(
+        parameters(hyperlora, "hyper_lora_modules.safetensors"),
+        1_486_356_480
+    );
     assert_eq!(parameters(hyperlora, "resampler.safetensors"), 74_750_080);
     assert_eq!(parameters(hyperlora, "id_projector.safetensors"), 8_407_040);
     assert_eq!(parameters(clip, "model.safetensors"), 303_966_208);
@@ -172,13 +198,19 @@ fn a_number_type_that_is_not_read_is_named() {
     let vae = dir.join("sdxl/vae/diffusion_pytorch_model.safetensors");
     let tensors = Recorded::read("vae").tensors;
     sparse_with(&vae, &tensors, |name| {
-        if name == "quant_conv.bias" { Dtype::I64 } else { Dtype::F32 }
+        if name == "quant_conv.bias" {
+            Dtype::I64
+        } else {
+            Dtype::F32
+        }
     });
     let problems = only_part(&dir).problems;
     let text = problems.iter().map(ToString::to_string).collect::<Vec<_>>();
     assert_eq!(
         text,
-        ["vae/diffusion_pytorch_model.safetensors: quant_conv.bias holds I64, expected F32, F16 or BF16"]
+        [
+            "vae/diffusion_pytorch_model.safetensors: quant_conv.bias holds I64, expected F32, F16 or BF16"
+        ]
     );
 }
 
@@ -191,7 +223,11 @@ fn half_precision_and_shards_are_read_as_a_loader_would() {
     fs::remove_file(unet.join("diffusion_pytorch_model.safetensors")).unwrap();
     let (mut first, mut second, mut map) = (Tensors::new(), Tensors::new(), serde_json::Map::new());
     for (name, shape) in Recorded::read("unet").tensors {
-        let (shard, file) = if name < "m".to_owned() { (&mut first, "a.safetensors") } else { (&mut second, "b.safetensors") };
+        let (shard, file) = if name.as_str() < "m" {
+            (&mut first, "a.safetensors")
+        } else {
+            (&mut second, "b.safetensors")
+        };
         map.insert(name.clone(), file.into());
         shard.insert(name, shape);
     }
@@ -201,15 +237,30 @@ fn half_precision_and_shards_are_read_as_a_loader_would() {
     fs::write(&index, serde_json::json!({ "weight_map": map }).to_string()).unwrap();
     let part = only_part(&dir);
     assert!(part.problems.is_empty(), "{:?}", part.problems);
-    assert_eq!(part.parameters(), 2_567_463_684 + 83_653_863 + 123_060_480 + 694_659_840);
+    assert_eq!(
+        part.parameters(),
+        2_567_463_684 + 83_653_863 + 123_060_480 + 694_659_840
+    );
 
     second.remove("time_embedding.linear_1.bias");
     sparse(&unet.join("b.safetensors"), &second);
     let problems = only_part(&dir).problems;
     assert_eq!(problems.len(), 2, "{problems:?}");
-    assert!(problems.iter().all(|p| p.to_string().contains("time_embedding.linear_1.bias")));
-    fs::write(&index, r#"{"weight_map": {"conv_in.bias": "../x.safetensors"}}"#).unwrap();
-    assert!(only_part(&dir).problems[0].to_string().contains("plain file name"));
+    assert!(
+        problems
+            .iter()
+            .all(|p| p.to_string().contains("time_embedding.linear_1.bias"))
+    );
+    fs::write(
+        &index,
+        r#"{"weight_map": {"conv_in.bias": "../x.safetensors"}}"#,
+    )
+    .unwrap();
+    assert!(
+        only_part(&dir).problems[0]
+            .to_string()
+            .contains("plain file name")
+    );
 }
 
 #[test]
@@ -222,7 +273,10 @@ fn older_names_of_the_same_tensors_are_accepted() {
                 .replace(".to_v.", ".value.")
                 .replace(".to_out.0.", ".proj_attn.")
         };
-        *tensors = tensors.iter().map(|(name, shape)| (old(name), shape.clone())).collect();
+        *tensors = tensors
+            .iter()
+            .map(|(name, shape)| (old(name), shape.clone()))
+            .collect();
     });
     let mut bare = Recorded::read("text_encoder");
     bare.tensors = bare
@@ -230,7 +284,8 @@ fn older_names_of_the_same_tensors_are_accepted() {
         .into_iter()
         .map(|(name, shape)| (name.replace("text_model.", ""), shape))
         .collect();
-    bare.tensors.insert("embeddings.position_ids".to_owned(), vec![1, 77]);
+    bare.tensors
+        .insert("embeddings.position_ids".to_owned(), vec![1, 77]);
     bare.write(&dir.join("sdxl/text_encoder"), "model.safetensors");
     let part = only_part(&dir);
     assert!(part.problems.is_empty(), "{:?}", part.problems);
@@ -243,7 +298,10 @@ fn a_single_file_is_counted_by_its_parts() {
     let mut tensors = Tensors::from([
         tensor("model.diffusion_model.out.2.weight", 2_567_463_684),
         tensor("conditioner.embedders.0.transformer.x", 123_060_480),
-        tensor("conditioner.embedders.0.transformer.text_model.embeddings.position_ids", 77),
+        tensor(
+            "conditioner.embedders.0.transformer.text_model.embeddings.position_ids",
+            77,
+        ),
         tensor("conditioner.embedders.1.model.x", 694_659_840),
         tensor("conditioner.embedders.1.model.logit_scale", 1),
         tensor("first_stage_model.x", 83_653_863),
@@ -253,7 +311,11 @@ fn a_single_file_is_counted_by_its_parts() {
     sparse(&path, &tensors);
     let part = only_part(&dir);
     assert!(part.problems.is_empty(), "{:?}", part.problems);
-    let components: Vec<_> = part.components.iter().map(|c| (c.name, c.parameters)).collect();
+    let components: Vec<_> = part
+        .components
+        .iter()
+        .map(|c| (c.name, c.parameters))
+        .collect();
     assert_eq!(
         components,
         [
@@ -281,12 +343,23 @@ fn a_whole_clip_serves_as_clip_vision() {
     sparse(&path, &tensors);
     assert!(only_part(&dir).problems.is_empty());
     tensors.remove("vision_model.encoder.layers.23.mlp.fc2.bias");
-    tensors.insert("vision_model.encoder.layers.24.mlp.fc2.bias".to_owned(), vec![1024]);
+    tensors.insert(
+        "vision_model.encoder.layers.24.mlp.fc2.bias".to_owned(),
+        vec![1024],
+    );
     sparse(&path, &tensors);
     let problems = only_part(&dir).problems;
     assert_eq!(problems.len(), 2, "{problems:?}");
-    fs::write(dir.join("clip/config.json"), r#"{"vision_config": {"num_hidden_layers": 999999999}}"#).unwrap();
-    assert!(only_part(&dir).problems[0].to_string().contains("num_hidden_layers"));
+    fs::write(
+        dir.join("clip/config.json"),
+        r#"{"vision_config": {"num_hidden_layers": 999999999}}"#,
+    )
+    .unwrap();
+    assert!(
+        only_part(&dir).problems[0]
+            .to_string()
+            .contains("num_hidden_layers")
+    );
 }
 
 #[test]
@@ -300,12 +373,17 @@ fn another_onnx_model_is_not_taken_for_the_right_one() {
     let problems = only_part(&dir).problems;
     assert_eq!(problems.len(), 1, "{problems:?}");
     let text = problems[0].to_string();
-    assert!(text.contains("SCRFD") && text.contains("[1, 3, 112, 112]"), "{text}");
+    assert!(
+        text.contains("SCRFD") && text.contains("[1, 3, 112, 112]"),
+        "{text}"
+    );
     for cut in 0..bytes.len() {
         fs::write(dir.join("b.onnx"), &bytes[..cut]).unwrap();
         let problems = only_part(&dir).problems;
         assert!(
-            problems.iter().any(|p| matches!(p, Problem::BadFile { path, .. } if path == "b.onnx")),
+            problems
+                .iter()
+                .any(|p| matches!(p, Problem::BadFile { path, .. } if path == "b.onnx")),
             "cut at {cut}: {problems:?}"
         );
     }

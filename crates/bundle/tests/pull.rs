@@ -15,7 +15,8 @@ use likeness_bundle::pull::{PullOptions, Pulled, Recipe, pull};
 use likeness_bundle::{Bundle, Error};
 use tempfile::TempDir;
 
-const BASIS: &str = "bytedance-research/HyperLoRA/sdxl_hyper_id_lora_v1_fidelity/hyper_lora_modules.safetensors";
+const BASIS: &str =
+    "bytedance-research/HyperLoRA/sdxl_hyper_id_lora_v1_fidelity/hyper_lora_modules.safetensors";
 const CONFIG: &str = "openai/clip-vit-large-patch14/config.json";
 
 fn recipe() -> &'static Recipe {
@@ -62,17 +63,40 @@ fn a_pulled_bundle_is_whole_and_verified() {
     assert!(verified.is_ok(), "{verified:?}");
     assert_eq!(verified.files, pulled.files);
     assert!(bundle.encoder_digest().is_ok());
-    assert!(bundle.manifest().bundle.licences.iter().any(|l| l.contains("CC-BY-NC-4.0")));
+    assert!(
+        bundle
+            .manifest()
+            .bundle
+            .licences
+            .iter()
+            .any(|l| l.contains("CC-BY-NC-4.0"))
+    );
     assert_eq!(names(scratch.path()), ["bundle"], "nothing else is left");
-    // Half precision is preferred.
-    assert!(dir.join("sdxl/unet/diffusion_pytorch_model.fp16.safetensors").is_file());
-    assert!(!dir.join("sdxl/unet/diffusion_pytorch_model.safetensors").exists());
-    assert!(hub.requests().iter().all(|r| r.authorised || r.path.starts_with("/cdn/")));
+    // Half precision is preferred, and the token stays at home.
+    assert!(
+        dir.join("sdxl/unet/diffusion_pytorch_model.fp16.safetensors")
+            .is_file()
+    );
+    assert!(
+        !dir.join("sdxl/unet/diffusion_pytorch_model.safetensors")
+            .exists()
+    );
+    assert!(
+        hub.requests()
+            .iter()
+            .all(|r| r.authorised != r.path.starts_with("/cdn/"))
+    );
 }
 
 #[test]
 fn an_interrupted_pull_goes_on_where_it_stopped() {
-    let hub = Hub::serve(vec![(BASIS, Fault::Cut { at: 1000, times: 100 })]);
+    let hub = Hub::serve(vec![(
+        BASIS,
+        Fault::Cut {
+            at: 1000,
+            times: 100,
+        },
+    )]);
     let (_scratch, dir) = place();
     let error = pull_from(&hub, &dir).unwrap_err();
     assert!(matches!(error, Error::Hub { .. }), "{error}");
@@ -85,10 +109,17 @@ fn an_interrupted_pull_goes_on_where_it_stopped() {
     let again = hub.requests().split_off(before);
     let of_basis = again.iter().filter(|r| r.file.as_deref() == Some(BASIS));
     let starts: Vec<u64> = of_basis.filter_map(|r| r.from).collect();
-    assert!(starts.iter().any(|from| *from >= 1000), "resumed: {starts:?}");
+    assert!(
+        starts.iter().any(|from| *from >= 1000),
+        "resumed: {starts:?}"
+    );
     // What was whole is not fetched again.
     let json = "hyper_lora_modules.json";
-    assert!(!again.iter().any(|r| r.file.as_deref().is_some_and(|f| f.ends_with(json))));
+    assert!(
+        !again
+            .iter()
+            .any(|r| r.file.as_deref().is_some_and(|f| f.ends_with(json)))
+    );
 }
 
 #[test]
@@ -108,8 +139,15 @@ fn a_wrong_checksum_is_refused_and_removed() {
         assert!(matches!(error, Error::Checksum { .. }), "{error}");
         assert!(!dir.exists());
         let left = fs::read_dir(scratch.path().join("bundle.partial/bundle/hyperlora"));
-        let left: Vec<_> = left.map(|l| l.map(|e| e.unwrap().file_name()).collect()).unwrap_or_default();
-        assert!(file != BASIS || !left.iter().any(|name| name == "hyper_lora_modules.safetensors"));
+        let left: Vec<_> = left
+            .map(|l| l.map(|e| e.unwrap().file_name()).collect())
+            .unwrap_or_default();
+        assert!(
+            file != BASIS
+                || !left
+                    .iter()
+                    .any(|name| name == "hyper_lora_modules.safetensors")
+        );
         hub.heal();
         pull_from(&hub, &dir).unwrap();
     }
@@ -120,10 +158,17 @@ fn what_the_hub_lacks_is_named() {
     let hub = Hub::serve(vec![(BASIS, Fault::Missing)]);
     let (_scratch, dir) = place();
     let text = pull_from(&hub, &dir).unwrap_err().to_string();
-    assert!(text.contains("bytedance-research/HyperLoRA") && text.contains("hyper_lora_modules.safetensors"), "{text}");
+    assert!(
+        text.contains("bytedance-research/HyperLoRA")
+            && text.contains("hyper_lora_modules.safetensors"),
+        "{text}"
+    );
     let hub = Hub::serve(vec![("openai/clip-vit-large-patch14", Fault::Missing)]);
     let text = pull_from(&hub, &dir).unwrap_err().to_string();
-    assert!(text.contains("openai/clip-vit-large-patch14") && text.contains("404"), "{text}");
+    assert!(
+        text.contains("openai/clip-vit-large-patch14") && text.contains("404"),
+        "{text}"
+    );
     assert!(!dir.exists());
 }
 

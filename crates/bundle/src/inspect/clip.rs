@@ -47,8 +47,13 @@ fn without_prefix(expected: Expected) -> Expected {
 
 /// What a file may hold beside the vision model: a whole CLIP's other half.
 fn beside(name: &str) -> bool {
-    ["text_model.", "text_projection.", "visual_projection.", "logit_scale"]
-        .iter()
-        .any(|start| name.starts_with(start))
+    [
+        "text_model.",
+        "text_projection.",
+        "visual_projection.",
+        "logit_scale",
+    ]
+    .iter()
+    .any(|start| name.starts_with(start))
         || name.ends_with("embeddings.position_ids")
 }

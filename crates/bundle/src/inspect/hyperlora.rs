@@ -359,5 +359,7 @@ fn basis_tensors(to: &mut Expected, modules: &[Module], kind: &str, k: usize, ra
 }
 
 fn compare_file(report: &mut PartReport, file: &str, header: &Header, expected: &Expected) {
-    compare(report, &Found::one(file, &header.tensors), expected, |_| false);
+    compare(report, &Found::one(file, &header.tensors), expected, |_| {
+        false
+    });
 }

@@ -41,14 +41,23 @@ pub(super) struct Onnx {
 /// Inputs and outputs as people read them.
 impl fmt::Display for Onnx {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let list = |all: &[Sizes]| all.iter().map(|one| shown(one)).collect::<Vec<_>>().join(" ");
-        write!(f, "inputs {}, outputs {}", list(&self.inputs), list(&self.outputs))
+        let list = |all: &[Sizes]| all.iter().map(shown).collect::<Vec<_>>().join(" ");
+        write!(
+            f,
+            "inputs {}, outputs {}",
+            list(&self.inputs),
+            list(&self.outputs)
+        )
     }
 }
 
+#[allow(clippy::ptr_arg, reason = "a list of these is mapped over")]
 fn shown(sizes: &Sizes) -> String {
     let size = |size: &Option<i64>| size.map_or("?".to_owned(), |size| size.to_string());
-    format!("[{}]", sizes.iter().map(size).collect::<Vec<_>>().join(", "))
+    format!(
+        "[{}]",
+        sizes.iter().map(size).collect::<Vec<_>>().join(", ")
+    )
 }
 
 /// Walks through a file.
@@ -80,7 +89,10 @@ impl Graph {
     /// Old files list their weights among the inputs.
     fn finish(mut self, bytes: u64) -> Onnx {
         let weights: BTreeSet<&String> = self.weights.tensors.keys().collect();
-        let inputs = self.inputs.iter().filter(|input| !weights.contains(&input.name));
+        let inputs = self
+            .inputs
+            .iter()
+            .filter(|input| !weights.contains(&input.name));
         let inputs = inputs.map(sizes).collect();
         self.weights.bytes = bytes;
         Onnx {
@@ -92,7 +104,10 @@ impl Graph {
 }
 
 fn sizes(value: &ValueInfo) -> Sizes {
-    let tensor = value.kind.as_ref().and_then(|kind| kind.tensor_type.as_ref());
+    let tensor = value
+        .kind
+        .as_ref()
+        .and_then(|kind| kind.tensor_type.as_ref());
     let shape = tensor.and_then(|tensor| tensor.shape.as_ref());
     let size = |dim: &crate::pocket::onnx::Dimension| dim.dim_value.filter(|size| *size > 0);
     shape.map_or_else(Vec::new, |shape| shape.dim.iter().map(size).collect())
@@ -207,7 +222,9 @@ impl Walk {
                 break;
             }
             let mut byte = [0];
-            self.file.read_exact(&mut byte).map_err(|error| error.to_string())?;
+            self.file
+                .read_exact(&mut byte)
+                .map_err(|error| error.to_string())?;
             self.at += 1;
             number |= u64::from(byte[0] & 0x7f) << shift;
             if byte[0] < 0x80 {
@@ -222,14 +239,18 @@ impl Walk {
             return Err(format!("a name or description of {length} bytes"));
         }
         let mut bytes = vec![0; length as usize];
-        self.file.read_exact(&mut bytes).map_err(|error| error.to_string())?;
+        self.file
+            .read_exact(&mut bytes)
+            .map_err(|error| error.to_string())?;
         self.at += length;
         Ok(bytes)
     }
 
     fn skip(&mut self, length: u64) -> Walked<()> {
         let offset = i64::try_from(length).map_err(|error| error.to_string())?;
-        self.file.seek_relative(offset).map_err(|error| error.to_string())?;
+        self.file
+            .seek_relative(offset)
+            .map_err(|error| error.to_string())?;
         self.at += length;
         Ok(())
     }

@@ -67,7 +67,9 @@ fn unet(report: &mut PartReport, dir: &Path) {
     let config: Option<UnetConfig> = report.config(dir, "unet/config.json");
     let weights = Weights::read(report, dir, "unet/", "diffusion_pytorch_model");
     if let (Some(config), Some(weights)) = (config, weights) {
-        compare(report, &weights.found(), &config.layout().shapes(), |_| false);
+        compare(report, &weights.found(), &config.layout().shapes(), |_| {
+            false
+        });
     }
 }
 
@@ -117,7 +119,9 @@ fn single_file(section: &str, path: &Path) -> PartReport {
             if found.parameters != expected {
                 report.problems.push(Problem::WrongModel {
                     path: name.to_string(),
-                    expected: format!("{expected} parameters under {prefix}, as SDXL's {component} has"),
+                    expected: format!(
+                        "{expected} parameters under {prefix}, as SDXL's {component} has"
+                    ),
                     found: format!("{} in {} tensors", found.parameters, found.tensors),
                 });
             }

@@ -100,7 +100,11 @@ fn read_index(path: &Path) -> Result<BTreeMap<String, String>, String> {
     if index.weight_map.is_empty() {
         return Err("it names no shard".to_owned());
     }
-    match index.weight_map.values().find(|name| name.contains(['/', '\\'])) {
+    match index
+        .weight_map
+        .values()
+        .find(|name| name.contains(['/', '\\']))
+    {
         Some(name) => Err(format!("shard {name:?} is not a plain file name")),
         None => Ok(index.weight_map),
     }

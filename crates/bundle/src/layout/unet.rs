@@ -2,7 +2,9 @@
 
 use serde::Deserialize;
 
-use super::{Config, Init, LARGEST_SIZE, Layout, MOST_LAYERS, OneOrEach, check_counts, check_sizes};
+use super::{
+    Config, Init, LARGEST_SIZE, Layout, MOST_LAYERS, OneOrEach, check_counts, check_sizes,
+};
 
 /// The part of a UNet's `config.json` that decides its tensors.
 #[derive(Debug, Clone, Deserialize)]
@@ -50,7 +52,10 @@ impl Config for UnetConfig {
                  1 to {MOST_LEVELS}"
             ));
         }
-        check_counts(&[("in_channels", self.in_channels), ("out_channels", self.out_channels)])?;
+        check_counts(&[
+            ("in_channels", self.in_channels),
+            ("out_channels", self.out_channels),
+        ])?;
         let added = self.projection_class_embeddings_input_dim;
         check_sizes(&[("projection_class_embeddings_input_dim", added)])?;
         for width in &self.block_out_channels {
@@ -58,8 +63,11 @@ impl Config for UnetConfig {
         }
         self.layers_per_block
             .check("layers_per_block", levels, MOST_LAYERS)?;
-        self.transformer_layers_per_block
-            .check("transformer_layers_per_block", levels, MOST_LAYERS)?;
+        self.transformer_layers_per_block.check(
+            "transformer_layers_per_block",
+            levels,
+            MOST_LAYERS,
+        )?;
         self.cross_attention_dim
             .check("cross_attention_dim", levels, LARGEST_SIZE)
     }
@@ -195,12 +203,7 @@ impl UnetConfig {
                 to.norm(&format!("{block}.{norm}"), width);
             }
             attention(to, &format!("{block}.attn1"), width, width);
-            attention(
-                to,
-                &format!("{block}.attn2"),
-                width,
-                self.context(level),
-            );
+            attention(to, &format!("{block}.attn2"), width, self.context(level));
             to.linear(&format!("{block}.ff.net.0.proj"), 8 * width, width, 1.0);
             to.linear(&format!("{block}.ff.net.2"), width, 4 * width, 1.0);
         }

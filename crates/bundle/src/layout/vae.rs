@@ -47,7 +47,10 @@ impl Config for VaeConfig {
             ("out_channels", self.out_channels),
             ("latent_channels", self.latent_channels),
             ("layers_per_block", self.layers_per_block),
-            ("levels of block_out_channels", self.block_out_channels.len()),
+            (
+                "levels of block_out_channels",
+                self.block_out_channels.len(),
+            ),
         ])?;
         let widths = self.block_out_channels.iter();
         let mut widths = widths.map(|width| ("block_out_channels", *width));

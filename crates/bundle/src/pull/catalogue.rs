@@ -239,8 +239,19 @@ mod tests {
             let manifest = recipe.manifest().unwrap();
             let text = toml::to_string(&manifest).unwrap();
             assert_eq!(Manifest::parse(&text).unwrap(), manifest);
-            let there = |at: &str| recipe.sources.iter().any(|source| source.to == format!("{at}/"));
-            for part in ["sdxl", "realvis", "hyperlora", "clip-vit-large-patch14", "antelopev2"] {
+            let there = |at: &str| {
+                recipe
+                    .sources
+                    .iter()
+                    .any(|source| source.to == format!("{at}/"))
+            };
+            for part in [
+                "sdxl",
+                "realvis",
+                "hyperlora",
+                "clip-vit-large-patch14",
+                "antelopev2",
+            ] {
                 assert!(there(part), "{part}");
             }
             assert!(recipe.licences().any(|licence| licence.non_commercial));

@@ -1,14 +1,15 @@
-//! The Hugging Face hub through hf-hub: listings with checksums, and downloads that can be resumed.
+//! The Hugging Face hub over HTTP: listings with checksums, and downloads that can be resumed.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use hf_hub::api::Progress;
-use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
-use hf_hub::{Cache, Repo, RepoType};
 use serde::Deserialize;
+use ureq::config::RedirectAuthHeaders;
+use ureq::typestate::WithoutBody;
+use ureq::{Agent, RequestBuilder};
 
 use super::PullOptions;
 use crate::error::Error;
@@ -18,6 +19,13 @@ const REVISION: &str = "main";
 /// How often a broken connection is taken up again, and the pause before.
 const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(500);
+/// A hub that does not answer by then is gone. A body may take hours.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// Bytes read at a time.
+const PIECE: usize = 1 << 18;
+/// No listing of a repository is longer.
+const LONGEST_LISTING: u64 = 16 << 20;
 
 /// A repository as it is now.
 pub(super) struct Listing {
@@ -41,6 +49,7 @@ pub(super) enum Hash {
     GitBlob(String),
 }
 
+/// The hub's answer to `GET /api/models/{repo}/revision/{revision}?blobs=true`.
 #[derive(Deserialize)]
 struct RawListing {
     sha: String,
@@ -63,42 +72,58 @@ struct RawLfs {
 }
 
 pub(super) struct Hub {
-    api: Api,
+    agent: Agent,
     endpoint: String,
+    token: Option<String>,
+    parts: PathBuf,
 }
 
 impl Hub {
-    /// `cache` holds what is not finished.
-    pub fn open(options: &PullOptions, cache: &Path) -> Result<Self, Error> {
+    /// `parts` is the folder for what is not finished.
+    pub fn open(options: &PullOptions, parts: &Path) -> Result<Self, Error> {
         let endpoint = options.endpoint.trim_end_matches('/').to_owned();
-        let address = endpoint
-            .strip_prefix("https://")
-            .or_else(|| endpoint.strip_prefix("http://"));
-        let plain = |c: char| c.is_ascii_alphanumeric() || ".:-_/[]".contains(c);
-        if !address.is_some_and(|a| a.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[') && a.chars().all(plain)) {
-            return Err(Error::Hub {
-                what: format!("{endpoint:?} is no address of a hub; expected one such as {}", super::HUB),
-            });
+        if !is_address(&endpoint) {
+            let what = format!(
+                "{endpoint:?} is no address of a hub; expected one such as {}",
+                super::HUB
+            );
+            return Err(Error::Hub { what });
         }
-        let api = ApiBuilder::from_cache(Cache::new(cache.to_path_buf()))
-            .with_endpoint(endpoint.clone())
-            .with_token(options.token.clone())
-            .with_progress(false)
-            .with_user_agent("likeness", env!("CARGO_PKG_VERSION"))
+        fs::create_dir_all(parts).map_err(Error::io("create", parts))?;
+        // The token is for the hub, not for the storage that it sends us on to.
+        let agent = Agent::config_builder()
+            .user_agent(concat!("likeness/", env!("CARGO_PKG_VERSION")))
+            .redirect_auth_headers(RedirectAuthHeaders::Never)
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_recv_response(Some(ANSWER_TIMEOUT))
             .build()
-            .map_err(|error| failed(&endpoint, &error))?;
-        Ok(Self { api, endpoint })
+            .into();
+        Ok(Self {
+            agent,
+            endpoint,
+            token: options.token.clone(),
+            parts: parts.to_path_buf(),
+        })
     }
 
     /// What a repository holds, with checksums.
     pub fn list(&self, repo: &str) -> Result<Listing, Error> {
-        let at = format!("{}/{repo}", self.endpoint);
-        let request = self.api.repo(revision(repo, REVISION)).info_request();
-        let raw: RawListing = request
-            .query("blobs", "true")
+        let url = format!(
+            "{}/api/models/{repo}/revision/{REVISION}?blobs=true",
+            self.endpoint
+        );
+        let raw: RawListing = self
+            .get(&url)
             .call()
-            .and_then(|mut response| response.body_mut().read_json())
-            .map_err(|error| failed(&at, &ApiError::RequestError(Box::new(error))))?;
+            .and_then(|response| {
+                let body = response.into_body().into_with_config();
+                body.limit(LONGEST_LISTING).read_to_vec()
+            })
+            .map_err(|error| failed(&url, &error))
+            .and_then(|text| {
+                let what = |error| format!("{url}: not the listing of a repository: {error}");
+                serde_json::from_slice(&text).map_err(|error| Error::Hub { what: what(error) })
+            })?;
         // A file without a checksum is left out: it could not be trusted.
         let files = raw.siblings.into_iter().filter_map(RawFile::listed);
         Ok(Listing {
@@ -107,25 +132,128 @@ impl Hub {
         })
     }
 
-    /// Downloads a file, from where an earlier try stopped, and says where it lies.
+    /// Downloads a file, from where an earlier try stopped, and says where it lies. `progress` hears of
+    /// the bytes that are there.
     pub fn download(
         &self,
         repo: &str,
         commit: &str,
         name: &str,
+        listed: &Listed,
         progress: &mut dyn FnMut(u64),
     ) -> Result<PathBuf, Error> {
-        let remote = self.api.repo(revision(repo, commit));
+        let url = format!("{}/{repo}/resolve/{commit}/{name}", self.endpoint);
+        let path = self.parts.join(listed.hash.text());
         let mut tries = 0;
         loop {
-            let report = Report { done: 0, progress };
-            match remote.download_with_progress(name, report) {
-                Ok(pointer) => return settle(&pointer),
-                Err(error) if tries < TRIES && is_interruption(&error) => tries += 1,
-                Err(error) => return Err(failed(&remote.url(name), &error)),
+            let mut part = Part::open(&path, listed.size)?;
+            if part.done == listed.size {
+                return Ok(path);
             }
-            std::thread::sleep(PAUSE);
+            match self.go_on(&url, &mut part, listed.size, progress) {
+                Ok(()) => {}
+                Err(Broken::Disk(error)) => return Err(Error::io("write", &path)(error)),
+                Err(Broken::Connection(error)) if tries < TRIES && may_pass(&error) => {
+                    tries += 1;
+                    std::thread::sleep(PAUSE);
+                }
+                Err(Broken::Connection(error)) => return Err(failed(&url, &error)),
+            }
         }
+    }
+
+    /// Fetches what a part lacks.
+    fn go_on(
+        &self,
+        url: &str,
+        part: &mut Part,
+        size: u64,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<(), Broken> {
+        let request = self
+            .get(url)
+            .header("Range", format!("bytes={}-", part.done));
+        let response = request.call().map_err(Broken::Connection)?;
+        // A server that does not know ranges sends the whole.
+        if response.status() != 206 {
+            part.start_anew().map_err(Broken::Disk)?;
+        }
+        // One byte more than promised is enough to find the checksum wrong.
+        let mut body = response
+            .into_body()
+            .into_reader()
+            .take(size - part.done + 1);
+        let mut piece = vec![0; PIECE];
+        loop {
+            let read = body
+                .read(&mut piece)
+                .map_err(|error| Broken::Connection(ureq::Error::Io(error)))?;
+            if read == 0 {
+                break;
+            }
+            part.write(&piece[..read]).map_err(Broken::Disk)?;
+            progress(part.done.min(size));
+        }
+        if part.done < size {
+            let ended = io::Error::from(io::ErrorKind::UnexpectedEof);
+            return Err(Broken::Connection(ureq::Error::Io(ended)));
+        }
+        // What is longer than promised is cut, and its checksum found wrong.
+        part.file.set_len(size).map_err(Broken::Disk)
+    }
+
+    fn get(&self, url: &str) -> RequestBuilder<WithoutBody> {
+        let request = self.agent.get(url);
+        match &self.token {
+            Some(token) => request.header("Authorization", format!("Bearer {token}")),
+            None => request,
+        }
+    }
+}
+
+/// Why a download stopped.
+enum Broken {
+    Connection(ureq::Error),
+    Disk(io::Error),
+}
+
+/// The part of a file that is there.
+struct Part {
+    file: File,
+    done: u64,
+}
+
+impl Part {
+    /// Opens what earlier tries left; what is longer than the file can be is worthless.
+    fn open(path: &Path, size: u64) -> Result<Self, Error> {
+        let mut options = OpenOptions::new();
+        let file = options.create(true).append(true).open(path);
+        let file = file.map_err(Error::io("write", path))?;
+        let done = file.metadata().map_err(Error::io("read", path))?.len();
+        let mut part = Self { file, done };
+        if done > size {
+            part.start_anew().map_err(Error::io("write", path))?;
+        }
+        Ok(part)
+    }
+
+    fn start_anew(&mut self) -> io::Result<()> {
+        self.done = 0;
+        self.file.set_len(0)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)?;
+        self.done += bytes.len() as u64;
+        Ok(())
+    }
+}
+
+impl Hash {
+    /// Its hexadecimal digits, and nothing that could be a path.
+    fn text(&self) -> String {
+        let (Self::Sha256(text) | Self::GitBlob(text)) = self;
+        text.chars().filter(char::is_ascii_hexdigit).collect()
     }
 }
 
@@ -146,58 +274,32 @@ impl RawFile {
     }
 }
 
-fn revision(repo: &str, revision: &str) -> Repo {
-    Repo::with_revision(repo.to_owned(), RepoType::Model, revision.to_owned())
-}
-
-/// hf-hub leaves a link to the file; the link goes, so that the file can be moved or removed alone.
-fn settle(pointer: &Path) -> Result<PathBuf, Error> {
-    let file = fs::canonicalize(pointer).map_err(Error::io("find", pointer))?;
-    fs::remove_file(pointer).map_err(Error::io("remove", pointer))?;
-    Ok(file)
+/// Whether this is an address to which paths can be added.
+fn is_address(endpoint: &str) -> bool {
+    let host = endpoint
+        .strip_prefix("https://")
+        .or_else(|| endpoint.strip_prefix("http://"));
+    let plain = |c: char| c.is_ascii_alphanumeric() || ".:-_/[]".contains(c);
+    host.is_some_and(|host| !host.is_empty() && host.chars().all(plain))
 }
 
 /// Whether another try can help: the connection broke, not the request.
-fn is_interruption(error: &ApiError) -> bool {
-    match error {
-        ApiError::IoError(_) => true,
-        ApiError::RequestError(error) => matches!(
-            **error,
-            ureq::Error::Io(_) | ureq::Error::StatusCode(500..) | ureq::Error::ConnectionFailed
-        ),
-        _ => false,
-    }
+fn may_pass(error: &ureq::Error) -> bool {
+    matches!(
+        error,
+        ureq::Error::Io(_) | ureq::Error::StatusCode(500..) | ureq::Error::ConnectionFailed
+    )
 }
 
-fn failed(at: &str, error: &ApiError) -> Error {
+fn failed(url: &str, error: &ureq::Error) -> Error {
     let hint = match error {
-        ApiError::RequestError(error) => match **error {
-            ureq::Error::StatusCode(401 | 403) => "it is not public; accept its terms on the hub and give a token",
-            ureq::Error::StatusCode(404) => "the hub has no such thing",
-            _ => "pull again: it goes on where it stopped",
-        },
+        ureq::Error::StatusCode(401 | 403) => {
+            "it is not public; accept its terms on the hub and give a token"
+        }
+        ureq::Error::StatusCode(404) => "the hub has no such thing",
         _ => "pull again: it goes on where it stopped",
     };
     Error::Hub {
-        what: format!("{at}: {error}; {hint}"),
+        what: format!("{url}: {error}; {hint}"),
     }
-}
-
-/// Adds up what hf-hub tells of one file.
-struct Report<'a> {
-    done: u64,
-    progress: &'a mut dyn FnMut(u64),
-}
-
-impl Progress for Report<'_> {
-    fn init(&mut self, _size: usize, _filename: &str) {
-        self.done = 0;
-    }
-
-    fn update(&mut self, size: usize) {
-        self.done += size as u64;
-        (self.progress)(self.done);
-    }
-
-    fn finish(&mut self) {}
 }

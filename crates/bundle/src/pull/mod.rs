@@ -131,7 +131,12 @@ fn item<'a>(source: &'a Source, wanted: &[&str], listing: &Listing) -> Result<It
         Some((name, full, listed))
     });
     let (name, full, listed) = found.ok_or_else(|| Error::Hub {
-        what: format!("{}: it has no {}{}", source.repo, source.from, wanted.join(" or ")),
+        what: format!(
+            "{}: it has no {}{}",
+            source.repo,
+            source.from,
+            wanted.join(" or ")
+        ),
     })?;
     Ok(Item {
         repo: source.repo,
@@ -156,7 +161,7 @@ fn fetch(
         progress(item.listed.size);
         return Ok(hash);
     }
-    let from = hub.download(item.repo, &item.commit, &item.name, progress)?;
+    let from = hub.download(item.repo, &item.commit, &item.name, &item.listed, progress)?;
     match check(&from, &item.path, &item.listed) {
         Ok(hash) => {
             let folder = to.parent().unwrap_or(staged);

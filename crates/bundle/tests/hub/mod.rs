@@ -88,12 +88,44 @@ fn files(repo: &str) -> Vec<String> {
     let diffusers = || {
         let folders = [
             ("scheduler", &["scheduler_config.json"][..]),
-            ("tokenizer", &["vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json"]),
-            ("tokenizer_2", &["vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json"]),
-            ("text_encoder", &["config.json", "model.safetensors", "model.fp16.safetensors"]),
-            ("text_encoder_2", &["config.json", "model.safetensors", "model.fp16.safetensors"]),
-            ("unet", &["config.json", "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors"]),
-            ("vae", &["config.json", "diffusion_pytorch_model.safetensors"]),
+            (
+                "tokenizer",
+                &[
+                    "vocab.json",
+                    "merges.txt",
+                    "tokenizer_config.json",
+                    "special_tokens_map.json",
+                ],
+            ),
+            (
+                "tokenizer_2",
+                &[
+                    "vocab.json",
+                    "merges.txt",
+                    "tokenizer_config.json",
+                    "special_tokens_map.json",
+                ],
+            ),
+            (
+                "text_encoder",
+                &["config.json", "model.safetensors", "model.fp16.safetensors"],
+            ),
+            (
+                "text_encoder_2",
+                &["config.json", "model.safetensors", "model.fp16.safetensors"],
+            ),
+            (
+                "unet",
+                &[
+                    "config.json",
+                    "diffusion_pytorch_model.safetensors",
+                    "diffusion_pytorch_model.fp16.safetensors",
+                ],
+            ),
+            (
+                "vae",
+                &["config.json", "diffusion_pytorch_model.safetensors"],
+            ),
         ];
         let mut all = vec!["model_index.json".to_owned()];
         for (folder, files) in folders {
@@ -106,12 +138,27 @@ fn files(repo: &str) -> Vec<String> {
         "bytedance-research/HyperLoRA" => ["fidelity", "edit"]
             .iter()
             .flat_map(|kind| {
-                ["hyper_lora_modules.json", "hyper_lora_modules.safetensors", "id_projector.safetensors", "resampler.safetensors"]
-                    .map(|file| format!("sdxl_hyper_id_lora_v1_{kind}/{file}"))
+                [
+                    "hyper_lora_modules.json",
+                    "hyper_lora_modules.safetensors",
+                    "id_projector.safetensors",
+                    "resampler.safetensors",
+                ]
+                .map(|file| format!("sdxl_hyper_id_lora_v1_{kind}/{file}"))
             })
             .collect(),
-        "openai/clip-vit-large-patch14" => owned(&["config.json", "preprocessor_config.json", "model.safetensors", "README.md"]),
-        "DIAMONIK7777/antelopev2" => owned(&["1k3d68.onnx", "2d106det.onnx", "glintr100.onnx", "scrfd_10g_bnkps.onnx"]),
+        "openai/clip-vit-large-patch14" => owned(&[
+            "config.json",
+            "preprocessor_config.json",
+            "model.safetensors",
+            "README.md",
+        ]),
+        "DIAMONIK7777/antelopev2" => owned(&[
+            "1k3d68.onnx",
+            "2d106det.onnx",
+            "glintr100.onnx",
+            "scrfd_10g_bnkps.onnx",
+        ]),
         "stabilityai/stable-diffusion-xl-base-1.0" | "SG161222/RealVisXL_V4.0" => diffusers(),
         other => panic!("nobody should ask for {other}"),
     }
@@ -119,11 +166,14 @@ fn files(repo: &str) -> Vec<String> {
 
 fn content(file: &str) -> Vec<u8> {
     let lines = if is_large(file) { 400 } else { 3 };
-    (0..lines).flat_map(|line| format!("{file} {line}\n").into_bytes()).collect()
+    (0..lines)
+        .flat_map(|line| format!("{file} {line}\n").into_bytes())
+        .collect()
 }
 
 fn is_large(file: &str) -> bool {
-    file.ends_with(".safetensors") || file.ends_with(".onnx")
+    let extension = std::path::Path::new(file).extension();
+    extension.is_some_and(|extension| extension == "safetensors" || extension == "onnx")
 }
 
 fn sha256(bytes: &[u8]) -> String {
@@ -183,10 +233,16 @@ fn answer(mut stream: TcpStream, port: u16, state: &Mutex<State>) {
         "HTTP/1.1 {}\r\ncontent-length: {}\r\nconnection: close\r\n{}\r\n",
         reply.status,
         reply.body.len(),
-        reply.headers.iter().map(|h| format!("{h}\r\n")).collect::<String>()
+        reply
+            .headers
+            .iter()
+            .map(|h| format!("{h}\r\n"))
+            .collect::<String>()
     );
     // A client that has gone is no fault of the server's.
-    let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(sent));
+    let _ = stream
+        .write_all(head.as_bytes())
+        .and_then(|()| stream.write_all(sent));
 }
 
 fn parse_range(value: &str) -> Option<(u64, Option<u64>)> {
@@ -201,20 +257,27 @@ fn reply(
     port: u16,
     state: &Mutex<State>,
 ) -> Answer {
-    let bare = path.split('?').next().unwrap_or_default().trim_start_matches('/');
+    let bare = path
+        .split('?')
+        .next()
+        .unwrap_or_default()
+        .trim_start_matches('/');
     let mut state = state.lock().unwrap();
     let resolve = format!("/resolve/{COMMIT}/");
-    let file = bare
-        .strip_prefix("cdn/")
-        .map(str::to_owned)
-        .or_else(|| bare.split_once(resolve.as_str()).map(|(repo, file)| format!("{repo}/{file}")));
+    let file = bare.strip_prefix("cdn/").map(str::to_owned).or_else(|| {
+        bare.split_once(resolve.as_str())
+            .map(|(repo, file)| format!("{repo}/{file}"))
+    });
     state.seen.push(Seen {
         path: path.to_owned(),
         file: file.clone(),
         from: range.and_then(|(from, to)| to.is_none().then_some(from)),
         authorised,
     });
-    if let Some(repo) = bare.strip_prefix("api/models/").and_then(|r| r.strip_suffix("/revision/main")) {
+    if let Some(repo) = bare
+        .strip_prefix("api/models/")
+        .and_then(|r| r.strip_suffix("/revision/main"))
+    {
         return listing(repo, &state);
     }
     let Some(file) = file else {
@@ -239,7 +302,9 @@ fn listing(repo: &str, state: &State) -> Answer {
     if missing(repo) {
         return Answer::new("404 Not Found");
     }
-    let there = files(repo).into_iter().filter(|file| !missing(&format!("{repo}/{file}")));
+    let there = files(repo)
+        .into_iter()
+        .filter(|file| !missing(&format!("{repo}/{file}")));
     let siblings: Vec<_> = there
         .map(|file| {
             let bytes = content(&format!("{repo}/{file}"));
@@ -253,16 +318,25 @@ fn listing(repo: &str, state: &State) -> Answer {
         .collect();
     let mut answer = Answer::new("200 OK");
     answer.headers = vec!["content-type: application/json".to_owned()];
-    answer.body = json!({ "sha": COMMIT, "siblings": siblings }).to_string().into_bytes();
+    answer.body = json!({ "sha": COMMIT, "siblings": siblings })
+        .to_string()
+        .into_bytes();
     answer
 }
 
-fn part(file: &str, mut bytes: Vec<u8>, range: Option<(u64, Option<u64>)>, state: &mut State) -> Answer {
+fn part(
+    file: &str,
+    mut bytes: Vec<u8>,
+    range: Option<(u64, Option<u64>)>,
+    state: &mut State,
+) -> Answer {
     let (size, etag) = (bytes.len(), git_blob(&bytes));
     let mut cut = None;
     match state.faults.get_mut(file) {
         Some(Fault::Falsify) => bytes[size / 2] ^= 1,
-        Some(Fault::Cut { at, times }) if range.is_none_or(|(_, to)| to.is_none()) && *times > 0 => {
+        Some(Fault::Cut { at, times })
+            if range.is_none_or(|(_, to)| to.is_none()) && *times > 0 =>
+        {
             *times -= 1;
             cut = Some(*at);
         }
@@ -273,7 +347,10 @@ fn part(file: &str, mut bytes: Vec<u8>, range: Option<(u64, Option<u64>)>, state
     let end = to.map_or(size, |to| (to as usize + 1).min(size));
     let mut answer = Answer::new("206 Partial Content");
     answer.headers = vec![
-        format!("content-range: bytes {from}-{}/{size}", end.saturating_sub(1)),
+        format!(
+            "content-range: bytes {from}-{}/{size}",
+            end.saturating_sub(1)
+        ),
         format!("etag: \"{etag}\""),
         format!("x-repo-commit: {COMMIT}"),
     ];

@@ -21,7 +21,8 @@ pub struct Recorded {
 
 impl Recorded {
     pub fn read(name: &str) -> Self {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/full_size/{name}.json"));
+        let path =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/full_size/{name}.json"));
         serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
     }
 
@@ -131,7 +132,10 @@ pub fn modules_json(modules: &[(String, usize, Option<usize>)]) -> String {
         let text = text.map_or("null".to_owned(), |width| width.to_string());
         format!("\"{name}\": {{\"hidden_size\": {hidden}, \"cross_attention_dim\": {text}}}")
     };
-    format!("{{{}}}", modules.iter().map(entry).collect::<Vec<_>>().join(","))
+    format!(
+        "{{{}}}",
+        modules.iter().map(entry).collect::<Vec<_>>().join(",")
+    )
 }
 
 /// The released HyperLoRA: 140 modules, K 128, rank 8, a resampler of 4 layers of 1024.
@@ -140,7 +144,10 @@ pub fn hyperlora(dir: &Path) {
     let modules = modules();
     assert_eq!(modules.len(), 140);
     fs::write(dir.join("hyper_lora_modules.json"), modules_json(&modules)).unwrap();
-    sparse(&dir.join("hyper_lora_modules.safetensors"), &basis(&modules, "id", 8));
+    sparse(
+        &dir.join("hyper_lora_modules.safetensors"),
+        &basis(&modules, "id", 8),
+    );
     sparse(&dir.join("resampler.safetensors"), &resampler(true));
     let projector = [
         ("0.weight", vec![16_384, 512]),

@@ -74,7 +74,10 @@ fn unknown(name: &str) -> Failure {
     let all: Vec<String> = all
         .map(|recipe| format!("{} ({})", recipe.name, recipe.about))
         .collect();
-    Failure::usage(format!("there is no bundle {name}; there are: {}", all.join("; ")))
+    Failure::usage(format!(
+        "there is no bundle {name}; there are: {}",
+        all.join("; ")
+    ))
 }
 
 /// Shows the licences, and asks where somebody can answer.
@@ -106,5 +109,8 @@ fn describe(licence: &Licence) -> String {
     } else {
         ""
     };
-    format!("{}: {}{commerce}, {}", licence.what, licence.name, licence.url)
+    format!(
+        "{}: {}{commerce}, {}",
+        licence.what, licence.name, licence.url
+    )
 }

@@ -49,7 +49,10 @@ impl Origin {
     }
 
     fn notes(&self) -> HashMap<String, String> {
-        let digests = [(ENCODER_KEY, &self.encoder), (HYPERLORA_KEY, &self.hyperlora)];
+        let digests = [
+            (ENCODER_KEY, &self.encoder),
+            (HYPERLORA_KEY, &self.hyperlora),
+        ];
         let digests = digests
             .into_iter()
             .filter_map(|(key, digest)| Some((key.to_owned(), digest.clone()?)));
@@ -139,7 +142,12 @@ pub fn write(id: &Encoded, base: Option<&Encoded>, origin: &Origin) -> Result<Ve
 ///
 /// A file made elsewhere has no notes: its `coefficients` are taken for the kind that is asked for, and
 /// only their shape is checked.
-pub fn read(path: &Path, kind: Kind, basis: &Basis, origin: &Origin) -> Result<Coefficients, Failure> {
+pub fn read(
+    path: &Path,
+    kind: Kind,
+    basis: &Basis,
+    origin: &Origin,
+) -> Result<Coefficients, Failure> {
     let file = TensorFile::open(path)?;
     origin.check(&file, path)?;
     let own = file.note(FORMAT_KEY).is_some();

@@ -48,9 +48,10 @@ impl FromStr for Which {
         match text {
             "largest" => Ok(Self::Largest),
             "highest-score" => Ok(Self::HighestScore),
-            number => number.parse().map(Self::Number).map_err(|_| {
-                "expected `largest`, `highest-score` or a number from 0".to_owned()
-            }),
+            number => number
+                .parse()
+                .map(Self::Number)
+                .map_err(|_| "expected `largest`, `highest-score` or a number from 0".to_owned()),
         }
     }
 }
@@ -84,16 +85,18 @@ impl Finder {
 
     /// Finds the face that is meant in a photo's file.
     pub fn find(&self, path: &Path, args: &CropArgs) -> Result<Found, Failure> {
-        let refused = |reason: &dyn std::fmt::Display| {
-            Failure::new(format!("{}: {reason}", path.display()))
-        };
+        let refused =
+            |reason: &dyn std::fmt::Display| Failure::new(format!("{}: {reason}", path.display()));
         let image = read(path)?;
         let faces = self.detector.detect(&image);
         let face = pick(&faces, args.face).map_err(|reason| refused(&reason))?;
-        let limits = if args.any_quality { no_limits() } else { Limits::default() };
-        let quality = assess(&image, &face, faces.len(), &limits).map_err(|rejection| {
-            refused(&format!("{rejection}; or go on with --any-quality"))
-        })?;
+        let limits = if args.any_quality {
+            no_limits()
+        } else {
+            Limits::default()
+        };
+        let quality = assess(&image, &face, faces.len(), &limits)
+            .map_err(|rejection| refused(&format!("{rejection}; or go on with --any-quality")))?;
         Ok(Found {
             image,
             face,
@@ -146,7 +149,11 @@ impl CropArgs {
 }
 
 /// CLIP's picture of a face as numbers, [1, 3, side, side].
-pub fn clip_tensor(image: &RgbImage, face: &Face, options: &ClipOptions) -> Result<Tensor, Failure> {
+pub fn clip_tensor(
+    image: &RgbImage,
+    face: &Face,
+    options: &ClipOptions,
+) -> Result<Tensor, Failure> {
     to_tensor(&clip_input(image, face, options).pixels)
 }
 

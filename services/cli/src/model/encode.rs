@@ -62,16 +62,15 @@ pub fn encode(args: &EncodeArgs, output: Output) -> Result<(), Failure> {
     };
     let id = Encoded::new(predict(&encoder, &inputs, &bar)?)?;
     let base = match &inputs.base {
-        Some(states) => Some(Encoded::new(encoder.base_per_photo(states).map_err(failed)?)?),
+        Some(states) => Some(Encoded::new(
+            encoder.base_per_photo(states).map_err(failed)?,
+        )?),
         None => None,
     };
     bar.finish_and_clear();
     let origin = Origin::of(&bundle);
     let mut outputs = Outputs::default();
-    outputs.add(
-        &args.out,
-        coefficients::write(&id, base.as_ref(), &origin)?,
-    );
+    outputs.add(&args.out, coefficients::write(&id, base.as_ref(), &origin)?);
     outputs.commit()?;
     show(args, &id, base.is_some(), &origin, output)
 }

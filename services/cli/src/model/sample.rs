@@ -102,7 +102,9 @@ impl FromStr for Scaled {
     fn from_str(text: &str) -> Result<Self, String> {
         let (path, scale) = match text.rsplit_once('=') {
             Some((path, number)) => match number.parse::<f64>() {
-                Ok(scale) if !scale.is_finite() => return Err("the scale must be finite".to_owned()),
+                Ok(scale) if !scale.is_finite() => {
+                    return Err("the scale must be finite".to_owned());
+                }
                 Ok(scale) => (path, Some(scale)),
                 Err(_) => (text, None),
             },
@@ -160,7 +162,11 @@ impl DeviceArg {
 
 /// Writes the picture.
 pub fn sample(args: &SampleArgs, output: Output) -> Result<(), Failure> {
-    for path in [Some(&args.out), args.trajectory.as_ref(), args.dump_text.as_ref()] {
+    for path in [
+        Some(&args.out),
+        args.trajectory.as_ref(),
+        args.dump_text.as_ref(),
+    ] {
         path.map_or(Ok(()), |path| whole::check(path))?;
     }
     let bundle = Bundle::open(&args.bundle).map_err(failed)?;
@@ -320,7 +326,10 @@ fn text_file(model: &Sdxl, request: &SampleRequest) -> Result<Vec<u8>, Failure> 
     let text = model.prompt_embeddings(request).map_err(failed)?;
     let mut tensors = vec![("prompt_embeds", text.states), ("pooled", text.pooled)];
     if let Some((states, pooled)) = text.negative {
-        tensors.extend([("negative_prompt_embeds", states), ("negative_pooled", pooled)]);
+        tensors.extend([
+            ("negative_prompt_embeds", states),
+            ("negative_pooled", pooled),
+        ]);
     }
     to_file(&tensors, HashMap::new())
 }
@@ -375,7 +384,10 @@ mod tests {
         };
         assert_eq!(read("a.safetensors"), ("a.safetensors".to_owned(), None));
         assert_eq!(read("a=-0.7"), ("a".to_owned(), Some(-0.7)));
-        assert_eq!(read("a=b.safetensors"), ("a=b.safetensors".to_owned(), None));
+        assert_eq!(
+            read("a=b.safetensors"),
+            ("a=b.safetensors".to_owned(), None)
+        );
         assert_eq!(read("a=b=1"), ("a=b".to_owned(), Some(1.0)));
         assert!("a=nan".parse::<Scaled>().is_err());
         assert!("=1".parse::<Scaled>().is_err());

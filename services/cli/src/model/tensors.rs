@@ -43,7 +43,11 @@ impl TensorFile {
 
     /// What the file says of itself under a key.
     pub fn note(&self, key: &str) -> Option<&str> {
-        self.header.metadata().as_ref()?.get(key).map(String::as_str)
+        self.header
+            .metadata()
+            .as_ref()?
+            .get(key)
+            .map(String::as_str)
     }
 
     /// A tensor as f32 on the CPU, every value finite; `None` if the file has none of this name.
@@ -55,7 +59,12 @@ impl TensorFile {
             Dtype::F32 => DType::F32,
             Dtype::F16 => DType::F16,
             Dtype::BF16 => DType::BF16,
-            other => return Err(self.problem(name, &format!("is {other}, expected F32 (F16 and BF16 are read, too)"))),
+            other => {
+                return Err(self.problem(
+                    name,
+                    &format!("is {other}, expected F32 (F16 and BF16 are read, too)"),
+                ));
+            }
         };
         let (from, to) = info.data_offsets;
         let bytes = self
@@ -114,7 +123,11 @@ pub fn to_file(
 ) -> Result<Vec<u8>, Failure> {
     let mut data = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {
-        data.push((*name, tensor.dims().to_vec(), to_bytes(tensor).map_err(failed)?));
+        data.push((
+            *name,
+            tensor.dims().to_vec(),
+            to_bytes(tensor).map_err(failed)?,
+        ));
     }
     let views = data
         .iter()
@@ -130,5 +143,8 @@ fn to_bytes(tensor: &Tensor) -> candle_core::Result<Vec<u8>> {
         .to_dtype(DType::F32)?
         .flatten_all()?
         .to_vec1::<f32>()?;
-    Ok(values.iter().flat_map(|value| value.to_le_bytes()).collect())
+    Ok(values
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect())
 }
