@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::face::Face;
-use crate::geometry::{self, CropRect, Square};
+use crate::geometry::{self, CropRect};
 
 /// Every rectangle of a photo's preprocessing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -22,14 +22,10 @@ pub struct CropRectangles {
 pub fn crop_rectangles(face: &Face) -> CropRectangles {
     let square = geometry::face_square(&face.landmarks);
     let outline = geometry::outline_square(&geometry::outline(&face.landmarks));
-    let doubled = Square {
-        half: 2.0 * square.half,
-        ..square
-    };
     CropRectangles {
         clip: square.rounded(),
         outline: outline.rounded(),
         outline_paste: outline.truncated_origin(),
-        arcface: doubled.rounded(),
+        arcface: square.scaled(2.0).rounded(),
     }
 }

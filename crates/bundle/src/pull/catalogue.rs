@@ -81,7 +81,7 @@ impl Recipe {
                 detector: Some(path("antelopev2/scrfd_10g_bnkps.onnx")?),
                 landmarks: Some(path("antelopev2/2d106det.onnx")?),
                 recognizer: Some(path("antelopev2/glintr100.onnx")?),
-                builtin: None,
+                ..Face::default()
             }),
             defaults: Defaults::default(),
             files: std::collections::BTreeMap::new(),

@@ -21,7 +21,7 @@ const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(500);
 /// A hub that does not answer by then is gone. A body may take hours.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
 /// Bytes read at a time.
 const PIECE: usize = 1 << 18;
 /// No listing of a repository is longer.

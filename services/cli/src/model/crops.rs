@@ -1,14 +1,14 @@
 //! From a photo's file to the face in it and what the models see of that face.
 
-use std::{fs, path::Path, str::FromStr};
+use std::{fs, path::Path};
 
 use candle_core::{Device, Tensor};
 use clap::Args;
 use image::RgbImage;
 use likeness_bundle::{Bundle, Detector as DetectorPart};
 use likeness_face::{
-    ClipOptions, Detector, Face, FaceChoice, Limits, QualityReport, assess, choose, clip_input,
-    decode, pixel_values,
+    ClipOptions, DetectorFile, Face, FaceChoice, FaceFiles, FaceModels, InspectError, Limits,
+    QualityReport, Recognizer, Refused, clip_input, decode, pixel_values,
 };
 
 use crate::fail::{Failure, failed};
@@ -20,39 +20,28 @@ const USUAL_SIDE: u32 = 224;
 #[derive(Args)]
 pub struct CropArgs {
     /// Which face: `largest`, `highest-score`, or a number, counted from 0 by falling score.
-    #[arg(long, default_value = "largest", value_name = "WHICH")]
-    face: Which,
+    #[arg(long, default_value = "largest", value_name = "WHICH", value_parser = which)]
+    face: FaceChoice,
     /// Leave the background in CLIP's picture instead of painting it grey.
     #[arg(long)]
     keep_background: bool,
     /// Take the colours out of CLIP's picture.
     #[arg(long)]
     grey: bool,
-    /// Go on with a face that enrolment would refuse as too small, too blurred or too dark.
+    /// Go on with a face that enrolment would refuse as too small, too blurred, too dark or cut off.
     #[arg(long)]
     any_quality: bool,
 }
 
-/// Which face of a photo is meant.
-#[derive(Clone, Copy)]
-enum Which {
-    Largest,
-    HighestScore,
-    Number(usize),
-}
-
-impl FromStr for Which {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "largest" => Ok(Self::Largest),
-            "highest-score" => Ok(Self::HighestScore),
-            number => number
-                .parse()
-                .map(Self::Number)
-                .map_err(|_| "expected `largest`, `highest-score` or a number from 0".to_owned()),
-        }
+/// Reads `--face`.
+fn which(text: &str) -> Result<FaceChoice, String> {
+    match text {
+        "largest" => Ok(FaceChoice::Largest),
+        "highest-score" => Ok(FaceChoice::HighestScore),
+        number => number
+            .parse()
+            .map(FaceChoice::Index)
+            .map_err(|_| "expected `largest`, `highest-score` or a number from 0".to_owned()),
     }
 }
 
@@ -65,71 +54,79 @@ pub struct Found {
 
 /// What finds faces.
 pub struct Finder {
-    detector: Detector,
+    models: FaceModels,
 }
 
 impl Finder {
-    /// Loads a bundle's detector.
+    /// Loads a bundle's face models.
     pub fn load(bundle: &Bundle) -> Result<Self, Failure> {
-        let detector = match bundle.face().map_err(failed)?.detector {
-            DetectorPart::Frontal => Detector::builtin_frontal().map_err(failed)?,
-            DetectorPart::Onnx(path) => {
-                return Err(Failure::new(format!(
-                    "{}: ONNX detectors are not built yet; use builtin = \"frontal\"",
-                    path.display()
-                )));
-            }
+        let part = bundle.face().map_err(failed)?;
+        let files = FaceFiles {
+            detector: match part.detector {
+                DetectorPart::Frontal => DetectorFile::Builtin,
+                DetectorPart::Onnx(path) => DetectorFile::Onnx(path),
+            },
+            landmarks: part.landmarks,
+            recognizer: part.recognizer,
         };
-        Ok(Self { detector })
+        let models = FaceModels::load(&files).map_err(failed)?;
+        Ok(Self { models })
+    }
+
+    /// Recognises faces.
+    pub fn recognizer(&self) -> &Recognizer {
+        &self.models.recognizer
     }
 
     /// Finds the face that is meant in a photo's file.
     pub fn find(&self, path: &Path, args: &CropArgs) -> Result<Found, Failure> {
-        let refused =
-            |reason: &dyn std::fmt::Display| Failure::new(format!("{}: {reason}", path.display()));
-        let image = read(path)?;
-        let faces = self.detector.detect(&image);
-        let face = pick(&faces, args.face).map_err(|reason| refused(&reason))?;
         let limits = if args.any_quality {
             no_limits()
         } else {
             Limits::default()
         };
-        let quality = assess(&image, &face, faces.len(), &limits)
-            .map_err(|rejection| refused(&format!("{rejection}; or go on with --any-quality")))?;
+        let bytes = read_bytes(path)?;
+        let portrait = self
+            .models
+            .inspect(&bytes, args.face, &limits)
+            .map_err(|error| {
+                let hint = match &error {
+                    InspectError::Refused(refused) if has_face(refused) => {
+                        "; or go on with --any-quality"
+                    }
+                    _ => "",
+                };
+                Failure::new(format!("{}: {error}{hint}", path.display()))
+            })?;
         Ok(Found {
-            image,
-            face,
-            quality,
+            image: portrait.image,
+            face: portrait.face,
+            quality: portrait.report,
         })
     }
 }
 
+fn has_face(refused: &Refused) -> bool {
+    refused
+        .report
+        .as_ref()
+        .is_some_and(|report| report.face.is_some())
+}
+
+fn read_bytes(path: &Path) -> Result<Vec<u8>, Failure> {
+    fs::read(path).map_err(|error| Failure::new(format!("cannot read {}: {error}", path.display())))
+}
+
 /// Reads and decodes a photo.
 pub fn read(path: &Path) -> Result<RgbImage, Failure> {
-    let bytes = fs::read(path)
-        .map_err(|error| Failure::new(format!("cannot read {}: {error}", path.display())))?;
-    decode(&bytes, &Limits::default())
+    decode(&read_bytes(path)?, &Limits::default())
         .map_err(|rejection| Failure::new(format!("{}: {rejection}", path.display())))
 }
 
-fn pick(faces: &[Face], which: Which) -> Result<Face, String> {
-    let largest = choose(faces, FaceChoice::Largest).map_err(|rejection| rejection.to_string())?;
-    match which {
-        Which::Largest => Ok(largest),
-        Which::HighestScore => Ok(faces.first().cloned().unwrap_or(largest)),
-        Which::Number(number) => faces.get(number).cloned().ok_or_else(|| {
-            format!(
-                "there is no face {number}: {} found, numbered from 0",
-                faces.len()
-            )
-        }),
-    }
-}
-
 /// Limits that every face keeps.
-pub fn no_limits() -> Limits {
+fn no_limits() -> Limits {
     Limits {
+        max_outside: 1.0,
         min_face: 0,
         min_sharpness: 0.0,
         min_brightness: 0.0,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{Device, Tensor};
 use indicatif::ProgressBar;
 use likeness_bundle::Bundle;
-use likeness_face::{Recognizer, arcface_input, base_input};
+use likeness_face::{arcface_input, base_input};
 use likeness_hyperlora::{ClipVision, Encoder, Inputs as Sees};
 
 use super::{
@@ -140,20 +140,16 @@ struct Seen {
 /// The models in front of the encoder, as far as it looks through them.
 struct Eyes {
     finder: Finder,
-    recognizer: Option<Recognizer>,
     clip: Option<ClipVision>,
 }
 
 impl Eyes {
     fn load(bundle: &Bundle, encoder: &Encoder) -> Result<Self, Failure> {
-        let recognizer = (encoder.inputs() != Sees::Clip)
-            .then(|| Recognizer::load(&bundle.face().map_err(failed)?.recognizer).map_err(failed));
         let clip = (encoder.inputs() != Sees::ArcFace || encoder.has_base())
             .then(|| load_clip(bundle))
             .transpose()?;
         Ok(Self {
             finder: Finder::load(bundle)?,
-            recognizer: recognizer.transpose()?,
             clip,
         })
     }
@@ -166,8 +162,10 @@ impl Eyes {
         seen: &mut Seen,
     ) -> Result<(), Failure> {
         let Found { image, face, .. } = found;
-        if let Some(recognizer) = &self.recognizer {
-            let embedding = recognizer
+        if encoder.inputs() != Sees::Clip {
+            let embedding = self
+                .finder
+                .recognizer()
                 .embed(&arcface_input(image, face))
                 .map_err(failed)?;
             let shape = (1, embedding.len());

@@ -10,7 +10,8 @@ use clap::Args;
 use image::{ImageFormat, RgbImage};
 use likeness_bundle::Bundle;
 use likeness_face::{
-    Face, Landmarks, QualityReport, arcface_input, assess, base_input, clip_input, crop_rectangles,
+    Face, FaceQuality, Landmarks, QualityReport, arcface_input, base_input, clip_input,
+    crop_rectangles,
 };
 use serde_json::{Value, json};
 
@@ -89,13 +90,18 @@ fn add_clip(
     Ok(())
 }
 
-/// A face whose landmarks somebody else measured. Nothing was detected, so no quality is asked for.
+/// A face whose landmarks somebody else measured. Nothing was detected, and no quality is asked for.
 fn placed(photo: &Path, landmarks: &Path) -> Result<Found, Failure> {
     let image = crops::read(photo)?;
     let landmarks_of = read_landmarks(landmarks)?;
     let face = Face::from_landmarks(landmarks_of, &image)
         .map_err(|error| Failure::new(format!("{}: {error}", landmarks.display())))?;
-    let quality = assess(&image, &face, 1, &crops::no_limits()).map_err(failed)?;
+    let quality = QualityReport {
+        image_width: image.width(),
+        image_height: image.height(),
+        faces_found: 1,
+        face: Some(FaceQuality::measure(&image, &face)),
+    };
     Ok(Found {
         image,
         face,
@@ -158,12 +164,18 @@ fn show(
         report.remove("landmarks");
         report.insert("out".to_owned(), json!(out));
     }
+    let face = |text: fn(&FaceQuality) -> String| quality.face.as_ref().map(text);
     let fields = [
-        ("written to", out.display().to_string()),
-        ("faces found", quality.faces_found.to_string()),
-        ("face size", format!("{} px", quality.face_size)),
-        ("sharpness", format!("{:.3}", quality.sharpness)),
-        ("brightness", format!("{:.0} of 255", quality.brightness)),
+        ("written to", Some(out.display().to_string())),
+        ("faces found", Some(quality.faces_found.to_string())),
+        ("face size", face(|face| format!("{} px", face.size))),
+        ("sharpness", face(|face| format!("{:.3}", face.sharpness))),
+        (
+            "brightness",
+            face(|face| format!("{:.0} of 255", face.brightness)),
+        ),
+        ("occlusion", face(|face| format!("{:.2}", face.occlusion))),
     ];
+    let fields = fields.map(|(name, value)| (name, value.unwrap_or_default()));
     print_fields(output, &fields, &report)
 }
