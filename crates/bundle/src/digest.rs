@@ -10,21 +10,22 @@ use sha2::Digest;
 use crate::error::Error;
 use crate::manifest::{Builtin, RelPath, Sha256};
 use crate::open::Bundle;
+use crate::verify::hash_file;
 
 /// Version of the way from a photo to the encoder's two inputs. Raise it with every change that alters
 /// them: stored coefficients then belong to another encoder.
 pub const PREPROCESSING_VERSION: u32 = 1;
 
-/// The files of a HyperLoRA release that decide its coefficients. The list of modules is one of them
+/// The files of a HyperLoRA release that decide its coefficients, and whether every release has them. The list of modules is one of them
 /// because its order says which tokens belong to which matrix. The basis is not: the same basis in
 /// another number type takes the same coefficients, and a basis that was trained anew comes with a
 /// resampler that was.
-const HYPERLORA_FILES: [&str; 3] = [
-    "hyper_lora_modules.json",
-    "resampler.safetensors",
-    "id_projector.safetensors",
+const HYPERLORA_FILES: [(&str, bool); 4] = [
+    ("hyper_lora_modules.json", true),
+    ("resampler.safetensors", true),
+    ("id_projector.safetensors", false),
+    ("base_resampler.safetensors", false),
 ];
-const HYPERLORA_OPTIONAL: &str = "base_resampler.safetensors";
 /// The files of a transformers folder that decide what a vision model computes, weights aside.
 const CLIP_CONFIGS: [&str; 2] = ["config.json", "preprocessor_config.json"];
 
@@ -54,7 +55,7 @@ impl Bundle {
     /// one of their files.
     pub fn encoder_digest(&self) -> Result<String, Error> {
         let mut lines = vec![format!("preprocessing {PREPROCESSING_VERSION}\n")];
-        self.hyperlora_lines(&mut lines)?;
+        lines.extend(self.hyperlora_lines(&|path| self.hash_of(path).cloned())?);
         self.clip_lines(&mut lines)?;
         self.face_lines(&mut lines)?;
         let mut hash = sha2::Sha256::new();
@@ -65,18 +66,42 @@ impl Bundle {
         Ok(hex::encode(hash.finalize()))
     }
 
-    fn hyperlora_lines(&self, lines: &mut Vec<String>) -> Result<(), Error> {
+    /// The digest of the HyperLoRA model alone, in lower-case hexadecimal: which basis coefficients
+    /// belong to, also for bundles without the encoder's other parts. A file without a checksum in
+    /// `[files]` is read and hashed.
+    ///
+    /// # Errors
+    /// [`Error::MissingSection`]; [`Error::Io`] for a file that is neither listed nor there.
+    pub fn hyperlora_digest(&self) -> Result<String, Error> {
+        let hash_of = |path: &str| match self.hash_of(path) {
+            Ok(hash) => Ok(hash.clone()),
+            Err(_) => hash_file(&self.dir().join(path), |_| {}).map(|(hash, _)| hash),
+        };
+        let mut hash = sha2::Sha256::new();
+        hash.update(b"likeness hyperlora 1\n");
+        for line in self.hyperlora_lines(&hash_of)? {
+            hash.update(line);
+        }
+        Ok(hex::encode(hash.finalize()))
+    }
+
+    fn hyperlora_lines(
+        &self,
+        hash_of: &dyn Fn(&str) -> Result<Sha256, Error>,
+    ) -> Result<Vec<String>, Error> {
         let missing = || self.missing("[hyperlora]");
         let part = self.manifest().hyperlora.as_ref().ok_or_else(missing)?;
-        lines.push(format!("hyperlora dim_head {}\n", part.dim_head));
-        for file in HYPERLORA_FILES {
-            let hash = self.hash_of(&part.path.join(file))?;
-            lines.push(line(&format!("hyperlora {file}"), hash));
+        let mut lines = vec![format!("hyperlora dim_head {}\n", part.dim_head)];
+        // An arcface-less model has no projector, and one without Base-LoRA no base resampler.
+        for (file, needed) in HYPERLORA_FILES {
+            let path = part.path.join(file);
+            match hash_of(&path) {
+                Ok(hash) => lines.push(line(&format!("hyperlora {file}"), &hash)),
+                Err(error) if needed || self.dir().join(&path).exists() => return Err(error),
+                Err(_) => {}
+            }
         }
-        if let Ok(hash) = self.hash_of(&part.path.join(HYPERLORA_OPTIONAL)) {
-            lines.push(line(&format!("hyperlora {HYPERLORA_OPTIONAL}"), hash));
-        }
-        Ok(())
+        Ok(lines)
     }
 
     /// Configurations and weights, whatever else the folder holds.

@@ -88,6 +88,24 @@ pub enum Error {
         /// The link.
         path: PathBuf,
     },
+    /// The hub cannot be reached, lacks something, or broke off.
+    #[error("{what}")]
+    Hub {
+        /// The address, what went wrong and what to do.
+        what: String,
+    },
+    /// A file that was fetched is not the one that the hub promised.
+    #[error(
+        "{path} was fetched with checksum {found}, the hub says {expected}: it was removed; pull again"
+    )]
+    Checksum {
+        /// The file, relative to the bundle.
+        path: String,
+        /// What the hub says.
+        expected: String,
+        /// What was found.
+        found: String,
+    },
     /// Data could not be put into its file format; a fault of the program.
     #[error("cannot encode {what}: {reason}")]
     Encode {

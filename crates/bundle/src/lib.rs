@@ -7,15 +7,20 @@
 
 mod digest;
 mod error;
+mod hash;
 mod inspect;
+mod layout;
 mod manifest;
 mod open;
 pub mod pocket;
+#[cfg(feature = "pull")]
+pub mod pull;
 mod verify;
 
 pub use digest::PREPROCESSING_VERSION;
 pub use error::Error;
-pub use inspect::{FileReport, Inspection, PartReport, Problem};
+pub use hash::Hashed;
+pub use inspect::{Component, FileReport, Inspection, PartReport, Problem};
 pub use manifest::{
     About, Builtin, Defaults, Face, HyperLora, MANIFEST, Manifest, Name, Part, RelPath, Sha256,
 };

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::Error;
+use crate::layout::{Config as _, VisionConfig};
 use crate::manifest::{Builtin, Defaults, Face, MANIFEST, Manifest, Name, Part};
 
 /// A bundle on disk whose manifest has been read. Its files are not touched until they are asked for.
@@ -170,6 +171,18 @@ impl Bundle {
             .as_ref()
             .ok_or_else(|| self.missing("[clip_vision]"))?;
         Ok(part.path.below(&self.dir))
+    }
+
+    /// Side in pixels of the pictures that the CLIP vision model looks at, from its configuration alone.
+    ///
+    /// # Errors
+    /// [`Error::MissingSection`]; [`Error::Io`] and [`Error::BadJson`] for its `config.json`.
+    pub fn clip_image_size(&self) -> Result<usize, Error> {
+        let path = self.clip_vision()?.join("config.json");
+        let text = fs::read(&path).map_err(Error::io("read", &path))?;
+        let config =
+            VisionConfig::parse(&text).map_err(|reason| Error::BadJson { path, reason })?;
+        Ok(config.image_size())
     }
 
     /// All face models.

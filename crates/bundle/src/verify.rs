@@ -106,7 +106,7 @@ impl Verification {
     }
 }
 
-fn total_size<'a>(dir: &Path, paths: impl Iterator<Item = &'a &'a str>) -> u64 {
+pub(crate) fn total_size<'a>(dir: &Path, paths: impl Iterator<Item = &'a &'a str>) -> u64 {
     paths
         .filter_map(|path| fs::metadata(dir.join(path)).ok())
         .map(|m| m.len())
@@ -114,7 +114,10 @@ fn total_size<'a>(dir: &Path, paths: impl Iterator<Item = &'a &'a str>) -> u64 {
 }
 
 /// The sha-256 and size of a file, read in pieces of 1 MiB.
-fn hash_file(path: &Path, mut progress: impl FnMut(u64)) -> Result<(Sha256, u64), Error> {
+pub(crate) fn hash_file(
+    path: &Path,
+    mut progress: impl FnMut(u64),
+) -> Result<(Sha256, u64), Error> {
     let mut file = File::open(path).map_err(Error::io("read", path))?;
     let mut hash = sha2::Sha256::new();
     let mut piece = vec![0_u8; 1 << 20];

@@ -1,15 +1,12 @@
-//! A bundle on disk from outside: made, opened, digested, verified, inspected.
+//! A bundle on disk from outside: made, opened, digested, verified.
 
 // clippy takes the helper functions of this file for program code.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::collections::HashMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use likeness_bundle::{Bundle, Detector, Error, Problem, SdxlModel, pocket};
-use safetensors::Dtype;
-use safetensors::tensor::{Metadata, TensorInfo};
+use likeness_bundle::{Bundle, Detector, Error, SdxlModel, pocket};
 use tempfile::TempDir;
 
 /// Raise `pocket::VERSION` whenever these change: somebody's tests may rely on the bytes.
@@ -246,206 +243,45 @@ fn models_do_not_change_the_encoder_but_the_bundle() {
 }
 
 #[test]
-fn the_pocket_inspects_clean() {
+fn hashing_replaces_the_checksums_and_nothing_else() {
     let (_scratch, dir) = pocket_bundle();
-    let report = Bundle::open(&dir).unwrap().inspect();
-    assert!(report.is_ok(), "{:?}", report.parts);
-    let sections: Vec<&str> = report.parts.iter().map(|p| p.section.as_str()).collect();
-    assert_eq!(sections, ["sdxl", "hyperlora", "clip_vision", "face"]);
-    assert!(report.parts[0].parameters() > 1_000_000);
+    let path = dir.join("bundle.toml");
+    let before = Bundle::open(&dir).unwrap().digest();
+    let text = fs::read_to_string(&path).unwrap();
+    let start = text.find("[files]").unwrap();
+    fs::write(&path, format!("# mine\n{}", &text[..start])).unwrap();
+    fs::write(dir.join("sdxl/an \"odd\" name"), "x").unwrap();
+    let bundle = Bundle::open(&dir).unwrap();
+    let mut last = (0, 0);
+    let hashed = bundle.write_hashes(|p| last = (p.done, p.total)).unwrap();
+    assert_eq!(last, (hashed.bytes, hashed.bytes));
+    let bundle = Bundle::open(&dir).unwrap();
+    assert!(bundle.verify(|_| {}).unwrap().is_ok());
+    assert!(fs::read_to_string(&path).unwrap().starts_with("# mine\n"));
+    fs::remove_file(dir.join("sdxl/an \"odd\" name")).unwrap();
+    // Another section behind the checksums stays, too.
+    let text = fs::read_to_string(&path).unwrap();
+    let text =
+        text.replace("[defaults]", "[defaults] # here") + "\n[models.other]\npath = \"sdxl\"\n";
+    fs::write(&path, text).unwrap();
+    Bundle::open(&dir).unwrap().write_hashes(|_| {}).unwrap();
+    let bundle = Bundle::open(&dir).unwrap();
+    assert!(bundle.sdxl(Some("other")).is_ok());
+    assert_eq!(bundle.digest(), before);
+}
+
+#[test]
+fn checksums_in_another_form_are_left_alone() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = scratch.path().join("bundle.toml");
+    let text = "files = {}\n[bundle]\nname = \"b\"\nversion = \"1\"\n";
+    fs::write(&path, text).unwrap();
+    let bundle = Bundle::open(scratch.path()).unwrap();
+    let refused = bundle.write_hashes(|_| {});
     assert!(
-        serde_json::to_string(&report)
-            .unwrap()
-            .contains("\"dtypes\"")
+        matches!(refused, Err(Error::Manifest { .. })),
+        "{refused:?}"
     );
-}
-
-/// A safetensors file of the right length with a hole where its numbers would be.
-fn sparse(path: &Path, tensors: &[(String, Vec<usize>)]) {
-    let mut at = 0;
-    let infos = tensors.iter().map(|(name, shape)| {
-        let end = at + 2 * shape.iter().product::<usize>();
-        let info = TensorInfo {
-            dtype: Dtype::F16,
-            shape: shape.clone(),
-            data_offsets: (at, end),
-        };
-        at = end;
-        (name.clone(), info)
-    });
-    let metadata = Metadata::new(None::<HashMap<String, String>>, infos.collect()).unwrap();
-    let mut header = serde_json::to_vec(&metadata).unwrap();
-    header.resize(header.len().next_multiple_of(8), b' ');
-    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
-    bytes.extend(&header);
-    fs::write(path, &bytes).unwrap();
-    let file = fs::File::options().write(true).open(path).unwrap();
-    file.set_len(bytes.len() as u64 + metadata.data_len() as u64)
-        .unwrap();
-}
-
-/// The released sizes: 140 modules, K 128, rank 8, resampler of 4 layers of 1024.
-fn released(dir: &Path) -> Vec<(String, Vec<usize>)> {
-    let mut basis = Vec::new();
-    let mut json = Vec::new();
-    for number in 0..140 {
-        let hidden = if number < 20 { 640 } else { 1280 };
-        let cross = (number % 2 == 1).then_some(2048);
-        let null = cross.map_or("null".to_owned(), |c| c.to_string());
-        json.push(format!(
-            "\"lora_unet_m{number}\": {{\"hidden_size\": {hidden}, \"cross_attention_dim\": {null}}}"
-        ));
-        let context = cross.unwrap_or(hidden);
-        for (matrix, inputs) in [
-            ("to_q", hidden),
-            ("to_k", context),
-            ("to_v", context),
-            ("to_out", hidden),
-        ] {
-            basis.push((
-                format!("{number}.{matrix}.id_down_basis"),
-                vec![128, inputs, 8],
-            ));
-            basis.push((
-                format!("{number}.{matrix}.id_up_basis"),
-                vec![128, 8, hidden],
-            ));
-        }
-    }
-    fs::write(
-        dir.join("hyper_lora_modules.json"),
-        format!("{{{}}}", json.join(",")),
-    )
-    .unwrap();
-    sparse(&dir.join("hyper_lora_modules.safetensors"), &basis);
-    let mut projector = vec![("0.weight".to_owned(), vec![16384, 512])];
-    projector.push(("0.bias".to_owned(), vec![16384]));
-    projector.push(("2.weight".to_owned(), vec![1024]));
-    projector.push(("2.bias".to_owned(), vec![1024]));
-    sparse(&dir.join("id_projector.safetensors"), &projector);
-    resampler()
-}
-
-fn resampler() -> Vec<(String, Vec<usize>)> {
-    let mut all = vec![("latents".to_owned(), vec![1, 1120, 1024])];
-    let mut linear = |name: &str, outputs: usize, inputs: usize| {
-        all.push((format!("{name}.weight"), vec![outputs, inputs]));
-        all.push((format!("{name}.bias"), vec![outputs]));
-    };
-    linear("proj_in", 1024, 1024);
-    linear("proj_in_2", 1024, 1024);
-    linear("proj_out", 128, 1024);
-    for layer in 0..4 {
-        linear(&format!("layers.{layer}.ff.net.0.proj"), 4096, 1024);
-        linear(&format!("layers.{layer}.ff.net.2"), 1024, 4096);
-    }
-    for layer in 0..4 {
-        for norm in ["attn1", "attn2_l", "attn2_x", "attn3_l", "attn3_y", "ff"] {
-            for end in ["weight", "bias"] {
-                all.push((format!("layers.{layer}.norm_{norm}.{end}"), vec![1024]));
-            }
-        }
-        for attention in 1..=3 {
-            let name = format!("layers.{layer}.attn{attention}");
-            for matrix in ["to_q", "to_k", "to_v"] {
-                all.push((format!("{name}.{matrix}.weight"), vec![768, 1024]));
-            }
-            all.push((format!("{name}.to_out.0.weight"), vec![1024, 768]));
-        }
-    }
-    all
-}
-
-fn hyperlora_bundle(scratch: &TempDir) -> (Bundle, PathBuf) {
-    let manifest = "[bundle]\nname = \"r\"\nversion = \"1\"\n[hyperlora]\npath = \"h\"\n";
-    fs::write(scratch.path().join("bundle.toml"), manifest).unwrap();
-    let dir = scratch.path().join("h");
-    fs::create_dir(&dir).unwrap();
-    (Bundle::open(scratch.path()).unwrap(), dir)
-}
-
-#[test]
-fn the_released_sizes_are_counted_from_headers() {
-    let scratch = tempfile::tempdir().unwrap();
-    let (bundle, dir) = hyperlora_bundle(&scratch);
-    let resampler = released(&dir);
-    sparse(&dir.join("resampler.safetensors"), &resampler);
-    let report = bundle.inspect();
-    assert!(report.is_ok(), "{:?}", report.parts[0].problems);
-    assert_eq!(report.encoder_digest, None);
-    let parameters = |name: &str| {
-        let file = report.parts[0]
-            .files
-            .iter()
-            .find(|f| f.path.starts_with(name));
-        file.unwrap().parameters
-    };
-    assert_eq!(parameters("hyper_lora_modules") / 1_000_000, 1486);
-    assert_eq!(parameters("resampler") / 10_000, 7475);
-    assert_eq!(parameters("id_projector") / 100_000, 84);
-}
-
-#[test]
-fn missing_extra_and_misshapen_tensors_are_named() {
-    let scratch = tempfile::tempdir().unwrap();
-    let (bundle, dir) = hyperlora_bundle(&scratch);
-    let mut resampler = released(&dir);
-    resampler.retain(|(name, _)| name != "layers.3.norm_ff.bias");
-    resampler.push(("layers.0.surprise".to_owned(), vec![3]));
-    let out = resampler
-        .iter_mut()
-        .find(|(name, _)| name == "layers.2.attn3.to_k.weight")
-        .unwrap();
-    out.1 = vec![768, 1000];
-    sparse(&dir.join("resampler.safetensors"), &resampler);
-    let file = || "resampler.safetensors".to_owned();
-    let found = bundle.inspect().parts.remove(0).problems;
-    assert_eq!(found.len(), 3, "{found:?}");
-    assert!(found.contains(&Problem::MissingTensor {
-        file: file(),
-        tensor: "layers.3.norm_ff.bias".to_owned(),
-        expected: Some(vec![1024]),
-    }));
-    assert!(found.contains(&Problem::WrongShape {
-        file: file(),
-        tensor: "layers.2.attn3.to_k.weight".to_owned(),
-        expected: vec![768, 1024],
-        found: vec![768, 1000],
-    }));
-    assert!(found.contains(&Problem::ExtraTensor {
-        file: file(),
-        tensor: "layers.0.surprise".to_owned(),
-        found: vec![3],
-    }));
-}
-
-#[test]
-fn damaged_files_are_reported_and_stop_nothing() {
-    let scratch = tempfile::tempdir().unwrap();
-    let (bundle, dir) = hyperlora_bundle(&scratch);
-    released(&dir);
-    let cut = dir.join("hyper_lora_modules.safetensors");
-    fs::File::options()
-        .write(true)
-        .open(&cut)
-        .unwrap()
-        .set_len(1_000_000)
-        .unwrap();
-    fs::write(dir.join("id_projector.safetensors"), [255_u8; 64]).unwrap();
-    fs::write(dir.join("hyper_lora_modules.json"), "[]").unwrap();
-    let found = bundle.inspect().parts.remove(0).problems;
-    let bad = |path: &str| {
-        found
-            .iter()
-            .any(|p| matches!(p, Problem::BadFile { path: at, .. } if at == path))
-    };
-    assert!(
-        bad("hyper_lora_modules.safetensors") && bad("id_projector.safetensors"),
-        "{found:?}"
-    );
-    assert!(bad("hyper_lora_modules.json"), "{found:?}");
-    let gone = Problem::MissingFile {
-        path: "resampler.safetensors".to_owned(),
-    };
-    assert!(found.contains(&gone), "{found:?}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), text);
+    assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 1);
 }

@@ -11,6 +11,7 @@
 mod arcface;
 mod blur;
 mod clip;
+mod crops;
 mod decode;
 mod detect;
 mod error;
@@ -41,6 +42,7 @@ mod peers;
 
 pub use arcface::{ARCFACE_SIDE, arcface_input};
 pub use clip::{ClipInput, ClipOptions, base_input, clip_input, pixel_values};
+pub use crops::{CropRectangles, crop_rectangles};
 pub use decode::decode;
 pub use detect::Detector;
 pub use error::{Excess, FaceError, Limits, Rejection};

@@ -51,5 +51,5 @@ mod weights;
 pub use error::Error;
 pub use merge::{AttentionMatrix, LowRankUpdate};
 pub use noise::TorchNoise;
-pub use pipeline::{LoadOptions, OnStep, SampleRequest, Sdxl, SizeLimits, Step};
+pub use pipeline::{LoadOptions, OnStep, PromptEmbeddings, SampleRequest, Sdxl, SizeLimits, Step};
 pub use schedulers::Scheduler;

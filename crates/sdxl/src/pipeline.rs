@@ -90,6 +90,16 @@ pub struct SizeLimits {
     pub max_side: u32,
 }
 
+/// What prompts condition the UNet on. No `Debug`: it would tell of the prompt.
+pub struct PromptEmbeddings {
+    /// States of the prompt, [1, tokens, width].
+    pub states: Tensor,
+    /// Pooled prompt, [1, projection].
+    pub pooled: Tensor,
+    /// The same two of the negative prompt, where there is guidance.
+    pub negative: Option<(Tensor, Tensor)>,
+}
+
 /// A finished step, as the caller's callback sees it.
 pub struct Step<'a> {
     /// From 1.
@@ -257,6 +267,29 @@ impl Sdxl {
     pub fn text_embeddings(&self, prompt: &str) -> Result<(Tensor, Tensor), Error> {
         let states = self.text.encode(&self.text.ids("prompt", prompt)?, 1)?;
         Ok((states.states, states.pooled))
+    }
+
+    /// What a request's prompts condition the UNet on, as [`Sdxl::sample`] uses them: with windows
+    /// enough for the longer of the two, and zeros where the model wants them for an absent negative
+    /// prompt.
+    ///
+    /// # Errors
+    /// A prompt that is too long.
+    pub fn prompt_embeddings(&self, request: &SampleRequest) -> Result<PromptEmbeddings, Error> {
+        let (states, pooled) = self.encode_prompts(request)?;
+        if !guided(request.guidance) {
+            let negative = None;
+            return Ok(PromptEmbeddings {
+                states,
+                pooled,
+                negative,
+            });
+        }
+        Ok(PromptEmbeddings {
+            negative: Some((states.narrow(0, 0, 1)?, pooled.narrow(0, 0, 1)?)),
+            states: states.narrow(0, 1, 1)?,
+            pooled: pooled.narrow(0, 1, 1)?,
+        })
     }
 
     /// Latent height and width of a request.

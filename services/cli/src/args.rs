@@ -8,6 +8,7 @@ use crate::{
     bundle::BundleCommand,
     client::{IdentitiesCommand, ModelsArgs, PhotosCommand, RendersCommand},
     dev::DevArgs,
+    model::ModelCommand,
     operator::{KeysCommand, QueueCommand, TenantsCommand, WorkersCommand},
     services::{ApiService, DispatchService, EnrollService, MigrateArgs, RenderService},
 };
@@ -82,6 +83,9 @@ pub enum Command {
     /// Bundles on disk.
     #[command(subcommand)]
     Bundle(BundleCommand),
+    /// Models without any server: one step each, from files to files.
+    #[command(subcommand)]
+    Model(ModelCommand),
     /// Print a completion script for a shell.
     Completions {
         /// Which shell.

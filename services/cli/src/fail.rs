@@ -36,6 +36,11 @@ impl Failure {
     }
 }
 
+/// A failure of whatever kind, in its own words.
+pub fn failed(error: impl fmt::Display) -> Failure {
+    Failure::new(error.to_string())
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)

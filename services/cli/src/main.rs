@@ -6,6 +6,7 @@ mod client;
 mod connect;
 mod dev;
 mod fail;
+mod model;
 mod operator;
 mod output;
 mod services;
@@ -34,6 +35,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Migrate(args) => services::migrate(&args),
         Command::Dev(args) => dev::dev(&args),
         Command::Bundle(command) => bundle::run(command, cli.output),
+        Command::Model(command) => model::run(&command, cli.output),
         Command::Completions { shell } => {
             args::completions(shell);
             Ok(())

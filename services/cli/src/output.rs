@@ -57,6 +57,12 @@ pub fn line(text: &str) -> Result<(), Failure> {
     }
 }
 
+/// Says something on stderr beside the result.
+#[allow(clippy::print_stderr, reason = "the command line's own output")]
+pub fn note(text: &str) {
+    eprintln!("note: {text}");
+}
+
 /// An enum's name without its type's prefix: `RENDER_STATE_QUEUED` as `QUEUED`.
 pub fn short(name: &str, prefix: &str) -> String {
     name.strip_prefix(prefix)

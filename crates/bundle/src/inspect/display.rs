@@ -38,6 +38,17 @@ impl fmt::Display for Problem {
             } => {
                 write!(f, "{file}: {tensor} is {found:?}, expected {expected:?}")
             }
+            Self::WrongDtype {
+                file,
+                tensor,
+                expected,
+                found,
+            } => write!(f, "{file}: {tensor} holds {found}, expected {expected}"),
+            Self::WrongModel {
+                path,
+                expected,
+                found,
+            } => write!(f, "{path}: expected {expected}; found {found}"),
         }
     }
 }

@@ -19,7 +19,15 @@ pub(crate) struct TensorHeader {
     pub dtype: String,
 }
 
-/// The tensors of one safetensors file by name, and the file's size.
+impl TensorHeader {
+    /// Its numbers; the largest count for a shape that no file could hold.
+    pub fn parameters(&self) -> u64 {
+        let sizes = self.shape.iter().map(|&size| size as u64);
+        sizes.fold(1, u64::saturating_mul)
+    }
+}
+
+/// The tensors of one file by name, and the file's size.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Header {
     pub tensors: BTreeMap<String, TensorHeader>,

@@ -3,7 +3,7 @@
 //! Sizes are read off a few tensors (`latents`, `proj_out`, one `to_q`, …); everything else must agree
 //! with them and with the list of modules.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::path::Path;
@@ -11,8 +11,10 @@ use std::path::Path;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
+use super::compare::{Expected, Found, compare};
 use super::header::Header;
-use super::{PartReport, Problem, bad_file};
+use super::report::bad_file;
+use super::{PartReport, Problem};
 use crate::error::Error;
 
 const MODULES: &str = "hyper_lora_modules.json";
@@ -25,9 +27,6 @@ const TOKENS_PER_MODULE: usize = 8;
 /// Length of an ArcFace embedding.
 const EMBEDDING: usize = 512;
 
-/// Tensor names and the shapes they should have.
-type Expected = BTreeMap<String, Vec<usize>>;
-
 /// One entry of the list of modules.
 #[derive(Debug, Clone, Deserialize)]
 struct Module {
@@ -37,7 +36,7 @@ struct Module {
 
 /// The list of modules in document order, which pairs names with the basis's numbers. (A map of the
 /// JSON library would sort them.)
-struct Modules(Vec<Module>);
+struct Modules(Vec<(String, Module)>);
 
 impl<'de> Deserialize<'de> for Modules {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -51,8 +50,8 @@ impl<'de> Deserialize<'de> for Modules {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Modules, A::Error> {
                 let mut modules = Vec::new();
-                while let Some((_, module)) = map.next_entry::<String, Module>()? {
-                    modules.push(module);
+                while let Some(entry) = map.next_entry()? {
+                    modules.push(entry);
                 }
                 Ok(Modules(modules))
             }
@@ -104,11 +103,35 @@ fn read_modules(report: &mut PartReport, dir: &Path) -> Option<Vec<Module>> {
         serde_json::from_slice::<Modules>(&text).map_err(bad)
     });
     match parsed {
-        Ok(modules) => Some(modules.0),
+        Ok(Modules(modules)) => {
+            check_names(report, &modules);
+            Some(modules.into_iter().map(|(_, module)| module).collect())
+        }
         Err(error) => {
             report.problems.push(bad_file(MODULES, error));
             None
         }
+    }
+}
+
+/// Each module is named once, and its name says which attention it is.
+fn check_names(report: &mut PartReport, modules: &[(String, Module)]) {
+    let mut seen = BTreeSet::new();
+    for (name, module) in modules {
+        let text = module.cross_attention_dim.is_some_and(|width| width > 0);
+        let end = if text { "_attn2" } else { "_attn1" };
+        let reason = if !seen.insert(name) {
+            format!("{name} is named a second time")
+        } else if !name.ends_with(end) {
+            format!(
+                "{name}: cross_attention_dim {:?} belongs to a name that ends with {end}",
+                module.cross_attention_dim
+            )
+        } else {
+            continue;
+        };
+        let path = MODULES.to_owned();
+        report.problems.push(Problem::BadFile { path, reason });
     }
 }
 
@@ -214,7 +237,7 @@ fn check_resampler(
         .get("proj_in_2.weight")
         .and_then(|t| t.shape.get(1))
         .copied();
-    compare(report, file, header, &resampler_tensors(&sizes, second));
+    compare_file(report, file, header, &resampler_tensors(&sizes, second));
 }
 
 /// `second` is the width of the CLIP states where there is a second input.
@@ -279,7 +302,7 @@ fn check_projector(report: &mut PartReport, header: &Header, resampler: Option<&
     linear(&mut to, "0", tokens * width, EMBEDDING);
     to.insert("2.weight".to_owned(), vec![width]);
     to.insert("2.bias".to_owned(), vec![width]);
-    compare(report, PROJECTOR, header, &to);
+    compare_file(report, PROJECTOR, header, &to);
 }
 
 fn check_basis(
@@ -310,7 +333,7 @@ fn check_basis(
             found.copied().unwrap_or(rank / 2),
         );
     }
-    compare(report, BASIS, header, &to);
+    compare_file(report, BASIS, header, &to);
 }
 
 fn basis_tensors(to: &mut Expected, modules: &[Module], kind: &str, k: usize, rank: usize) {
@@ -335,40 +358,8 @@ fn basis_tensors(to: &mut Expected, modules: &[Module], kind: &str, k: usize, ra
     }
 }
 
-/// Notes every missing, misshapen and superfluous tensor.
-fn compare(report: &mut PartReport, file: &str, header: &Header, expected: &Expected) {
-    for (name, shape) in expected {
-        let (file, tensor, expected) = (file.to_owned(), name.clone(), shape.clone());
-        match header.tensors.get(name) {
-            Some(found) if found.shape == *shape => {}
-            Some(found) => {
-                let found = found.shape.clone();
-                report.problems.push(Problem::WrongShape {
-                    file,
-                    tensor,
-                    expected,
-                    found,
-                });
-            }
-            None => {
-                let expected = Some(expected);
-                report.problems.push(Problem::MissingTensor {
-                    file,
-                    tensor,
-                    expected,
-                });
-            }
-        }
-    }
-    for (name, found) in header
-        .tensors
-        .iter()
-        .filter(|(name, _)| !expected.contains_key(*name))
-    {
-        report.problems.push(Problem::ExtraTensor {
-            file: file.to_owned(),
-            tensor: name.clone(),
-            found: found.shape.clone(),
-        });
-    }
+fn compare_file(report: &mut PartReport, file: &str, header: &Header, expected: &Expected) {
+    compare(report, &Found::one(file, &header.tensors), expected, |_| {
+        false
+    });
 }

@@ -3,9 +3,9 @@
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
-use super::tensors::{Init, Layout};
-use super::unet::{AttentionModule, attention_std};
+use super::unet::AttentionModule;
 use crate::error::Error;
+use crate::layout::{Init, Layout, attention_std};
 
 /// Width of the resampler's hidden states.
 const DIM: usize = 64;

@@ -4,24 +4,22 @@
 //! machine, in seconds: a render depends on prompt, seed, identity and scale as a real one does, but
 //! shows coloured texture and nobody's face.
 
-mod clip;
 mod hyperlora;
-mod onnx;
+pub(crate) mod onnx;
 mod recognizer;
 mod tensors;
 mod tokenizer;
 mod unet;
-mod vae;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde::de::DeserializeOwned;
 use sha2::Digest;
 
 use crate::error::Error;
+use crate::layout::{Config, TextConfig, UnetConfig, VaeConfig, VisionConfig};
 use crate::manifest::{
     About, Builtin, Defaults, Face, HyperLora, MANIFEST, Manifest, Name, Part, RelPath, Sha256,
 };
@@ -87,7 +85,7 @@ pub fn make(dir: impl AsRef<Path>, seed: u64) -> Result<Made, Error> {
 }
 
 /// The folder that `dir` lies in, also for `pocket`, `pocket/` and `a/..`.
-fn parent_of(dir: &Path) -> Result<PathBuf, Error> {
+pub(crate) fn parent_of(dir: &Path) -> Result<PathBuf, Error> {
     let whole = std::path::absolute(dir).map_err(Error::io("find", dir))?;
     let parent = whole.parent().map(Path::to_path_buf);
     parent.ok_or_else(|| Error::NotEmpty {
@@ -96,7 +94,7 @@ fn parent_of(dir: &Path) -> Result<PathBuf, Error> {
 }
 
 /// Whether `dir` exists and is anything but an empty directory.
-fn occupied(dir: &Path) -> Result<bool, Error> {
+pub(crate) fn occupied(dir: &Path) -> Result<bool, Error> {
     match fs::read_dir(dir) {
         Ok(mut entries) => Ok(entries.next().is_some()),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -155,32 +153,32 @@ fn sdxl(files: &mut Files, seed: u64) -> Result<(), Error> {
         asset!("scheduler_config.json"),
     );
     tokenizers(files)?;
-    for (folder, config) in [
-        ("text_encoder", TEXT_ENCODER),
-        ("text_encoder_2", TEXT_ENCODER_2),
+    for (folder, config, projected) in [
+        ("text_encoder", TEXT_ENCODER, false),
+        ("text_encoder_2", TEXT_ENCODER_2, true),
     ] {
         put(files, &format!("sdxl/{folder}/config.json"), config);
         let name = format!("sdxl/{folder}/model.safetensors");
-        let weights = parse::<clip::TextConfig>(config)?
-            .layout()
+        let weights = parse::<TextConfig>(config)?
+            .layout(projected)
             .draw(seed, &name);
         files.insert(name.clone(), weights.to_f32_file(&name)?);
     }
     put(files, "sdxl/unet/config.json", UNET);
     let name = "sdxl/unet/diffusion_pytorch_model.safetensors";
-    let unet: unet::UnetConfig = parse(UNET)?;
+    let unet: UnetConfig = parse(UNET)?;
     let mut weights = unet.layout().draw(seed, name);
     unet.pass_noise_through(&mut weights);
     files.insert(name.to_owned(), weights.to_f16_file(name)?);
     put(files, "sdxl/vae/config.json", VAE);
     let name = "sdxl/vae/diffusion_pytorch_model.safetensors";
-    let weights = parse::<vae::VaeConfig>(VAE)?.layout().draw(seed, name);
+    let weights = parse::<VaeConfig>(VAE)?.layout().draw(seed, name);
     files.insert(name.to_owned(), weights.to_f32_file(name)?);
     Ok(())
 }
 
 fn tokenizers(files: &mut Files) -> Result<(), Error> {
-    let vocabulary = tokenizer::vocabulary(parse::<clip::TextConfig>(TEXT_ENCODER)?.vocab_size);
+    let vocabulary = tokenizer::vocabulary(parse::<TextConfig>(TEXT_ENCODER)?.vocab_size);
     let own = [
         (
             "tokenizer",
@@ -214,8 +212,8 @@ fn tokenizers(files: &mut Files) -> Result<(), Error> {
 }
 
 fn hyperlora_release(files: &mut Files, seed: u64) -> Result<(), Error> {
-    let modules = parse::<unet::UnetConfig>(UNET)?.attention_modules();
-    let width = parse::<clip::VisionConfig>(CLIP_VISION)?.hidden_size;
+    let modules = parse::<UnetConfig>(UNET)?.attention_modules();
+    let width = parse::<VisionConfig>(CLIP_VISION)?.hidden_size;
     let json = hyperlora::modules_json(&modules)?;
     files.insert("hyperlora/hyper_lora_modules.json".to_owned(), json);
     let name = "hyperlora/resampler.safetensors";
@@ -238,7 +236,7 @@ fn clip_vision(files: &mut Files, seed: u64) -> Result<(), Error> {
         asset!("preprocessor_config.json"),
     );
     let name = "clip-vision/model.safetensors";
-    let weights = parse::<clip::VisionConfig>(CLIP_VISION)?
+    let weights = parse::<VisionConfig>(CLIP_VISION)?
         .layout()
         .draw(seed, name);
     files.insert(name.to_owned(), weights.to_f32_file(name)?);
@@ -249,8 +247,8 @@ fn put(files: &mut Files, name: &str, text: &str) {
     files.insert(name.to_owned(), text.as_bytes().to_vec());
 }
 
-fn parse<T: DeserializeOwned>(config: &str) -> Result<T, Error> {
-    serde_json::from_str(config).map_err(Error::encode("a pocket config.json"))
+fn parse<T: Config>(config: &str) -> Result<T, Error> {
+    T::parse(config.as_bytes()).map_err(Error::encode("a pocket config.json"))
 }
 
 fn manifest(files: &Files) -> Result<String, Error> {

@@ -3,7 +3,8 @@
 use prost::Message;
 
 use super::onnx::{Graph, Model, Node, OperatorSet, float, int, ints, node, tensor, value};
-use super::tensors::{Init, Layout, Tensors};
+use super::tensors::Tensors;
+use crate::layout::{Init, Layout};
 
 /// Channels after each convolution of stride 2: 112 → 56 → 28 → 14 → 7 → 4 pixels a side.
 const CHANNELS: [usize; 6] = [3, 16, 24, 32, 32, 16];

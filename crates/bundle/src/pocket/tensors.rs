@@ -14,58 +14,9 @@ use safetensors::tensor::TensorView;
 use sha2::{Digest, Sha256};
 
 use crate::error::Error;
-
-/// How a tensor's numbers begin.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Init {
-    /// Bell-shaped with this standard deviation, never beyond 3.5 of it.
-    Random(f32),
-    /// All the same.
-    Constant(f32),
-}
-
-/// Names, shapes and beginnings of one file's tensors.
-#[derive(Debug, Default)]
-pub(crate) struct Layout(pub BTreeMap<String, (Vec<usize>, Init)>);
+use crate::layout::{Init, Layout};
 
 impl Layout {
-    /// One tensor.
-    pub fn put(&mut self, name: &str, shape: &[usize], init: Init) {
-        self.0.insert(name.to_owned(), (shape.to_vec(), init));
-    }
-
-    /// A linear layer's `weight` [outputs, inputs] whose outputs have `gain` times its inputs' spread.
-    pub fn weight(&mut self, name: &str, outputs: usize, inputs: usize, gain: f32) {
-        self.put(
-            &format!("{name}.weight"),
-            &[outputs, inputs],
-            Init::fan_in(inputs, gain),
-        );
-    }
-
-    /// A linear layer with a `bias` [outputs] of zeros.
-    pub fn linear(&mut self, name: &str, outputs: usize, inputs: usize, gain: f32) {
-        self.weight(name, outputs, inputs, gain);
-        self.put(&format!("{name}.bias"), &[outputs], Init::Constant(0.0));
-    }
-
-    /// A square convolution with a `bias`.
-    pub fn conv(&mut self, name: &str, outputs: usize, inputs: usize, side: usize, gain: f32) {
-        let init = Init::fan_in(inputs * side * side, gain);
-        self.put(
-            &format!("{name}.weight"),
-            &[outputs, inputs, side, side],
-            init,
-        );
-        self.put(&format!("{name}.bias"), &[outputs], Init::Constant(0.0));
-    }
-
-    /// A layer or group norm that changes nothing beyond normalising.
-    pub fn norm(&mut self, name: &str, width: usize) {
-        self.put(&format!("{name}.weight"), &[width], Init::Constant(1.0));
-        self.put(&format!("{name}.bias"), &[width], Init::Constant(0.0));
-    }
-
     /// Draws every tensor; `place` tells this file's tensors from another file's of the same name.
     pub fn draw(self, seed: u64, place: &str) -> Tensors {
         let draw_one = |(name, (shape, init)): (String, (Vec<usize>, Init))| {
@@ -73,13 +24,6 @@ impl Layout {
             (name, Tensor { shape, values })
         };
         Tensors(self.0.into_iter().map(draw_one).collect())
-    }
-}
-
-impl Init {
-    /// Random numbers that carry a spread of 1 over to a spread of `gain` through `inputs` terms.
-    pub fn fan_in(inputs: usize, gain: f32) -> Self {
-        Self::Random(gain / (inputs as f32).sqrt())
     }
 }
 

@@ -1,22 +1,8 @@
-//! The UNet in diffusers' names: SDXL's shape at any width.
+//! What the pocket bundle does with its UNet: the list of attention modules, and weights that pass the
+//! noise through.
 
-use serde::Deserialize;
-
-use super::tensors::{Init, Layout, Tensors};
-
-/// The part of a UNet's `config.json` that decides its tensors.
-#[derive(Debug, Clone, Deserialize)]
-pub(crate) struct UnetConfig {
-    in_channels: usize,
-    out_channels: usize,
-    block_out_channels: Vec<usize>,
-    down_block_types: Vec<String>,
-    up_block_types: Vec<String>,
-    layers_per_block: usize,
-    transformer_layers_per_block: Vec<usize>,
-    cross_attention_dim: usize,
-    projection_class_embeddings_input_dim: usize,
-}
+use super::tensors::Tensors;
+use crate::layout::UnetConfig;
 
 /// One attention module: its place in the UNet and the widths that a LoRA needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,166 +17,22 @@ pub(crate) struct AttentionModule {
     pub cross: Option<usize>,
 }
 
-/// Makes softmax over random queries and keys choose instead of averaging everything away.
-const SHARP: f32 = 1.5;
-
 impl UnetConfig {
-    /// Every tensor of the UNet.
-    pub fn layout(&self) -> Layout {
-        let mut to = Layout::default();
-        let first = self.block_out_channels[0];
-        to.conv("conv_in", first, self.in_channels, 3, 1.0);
-        self.embeddings(&mut to);
-        self.down(&mut to);
-        self.up(&mut to);
-        self.middle(&mut to);
-        to.norm("conv_norm_out", first);
-        to.conv("conv_out", self.out_channels, first, 3, 1.0);
-        to
-    }
-
-    /// Width of the time embedding.
-    fn time(&self) -> usize {
-        4 * self.block_out_channels[0]
-    }
-
-    fn embeddings(&self, to: &mut Layout) {
-        let time = self.time();
-        to.linear(
-            "time_embedding.linear_1",
-            time,
-            self.block_out_channels[0],
-            1.4,
-        );
-        to.linear("time_embedding.linear_2", time, time, 1.4);
-        let added = self.projection_class_embeddings_input_dim;
-        to.linear("add_embedding.linear_1", time, added, 1.4);
-        to.linear("add_embedding.linear_2", time, time, 1.4);
-    }
-
-    fn down(&self, to: &mut Layout) {
-        let mut inputs = self.block_out_channels[0];
-        for (level, &width) in self.block_out_channels.iter().enumerate() {
-            let block = format!("down_blocks.{level}");
-            for layer in 0..self.layers_per_block {
-                self.resnet(to, &format!("{block}.resnets.{layer}"), width, inputs);
-                inputs = width;
-                if self.down_attends(level) {
-                    let depth = self.transformer_layers_per_block[level];
-                    self.transformer(to, &format!("{block}.attentions.{layer}"), width, depth);
-                }
-            }
-            if level + 1 < self.block_out_channels.len() {
-                to.conv(
-                    &format!("{block}.downsamplers.0.conv"),
-                    width,
-                    width,
-                    3,
-                    1.0,
-                );
-            }
-        }
-    }
-
-    fn up(&self, to: &mut Layout) {
-        let levels = self.block_out_channels.len();
-        let mut previous = self.block_out_channels[levels - 1];
-        for block in 0..levels {
-            let level = levels - 1 - block;
-            let width = self.block_out_channels[level];
-            let below = self.block_out_channels[level.saturating_sub(1)];
-            let name = format!("up_blocks.{block}");
-            for layer in 0..=self.layers_per_block {
-                let skip = if layer == self.layers_per_block {
-                    below
-                } else {
-                    width
-                };
-                self.resnet(
-                    to,
-                    &format!("{name}.resnets.{layer}"),
-                    width,
-                    previous + skip,
-                );
-                previous = width;
-                if self.up_attends(block) {
-                    let depth = self.transformer_layers_per_block[level];
-                    self.transformer(to, &format!("{name}.attentions.{layer}"), width, depth);
-                }
-            }
-            if level > 0 {
-                to.conv(&format!("{name}.upsamplers.0.conv"), width, width, 3, 1.0);
-            }
-        }
-    }
-
-    fn middle(&self, to: &mut Layout) {
-        let last = self.block_out_channels.len() - 1;
-        let width = self.block_out_channels[last];
-        self.resnet(to, "mid_block.resnets.0", width, width);
-        let depth = self.transformer_layers_per_block[last];
-        self.transformer(to, "mid_block.attentions.0", width, depth);
-        self.resnet(to, "mid_block.resnets.1", width, width);
-    }
-
-    fn resnet(&self, to: &mut Layout, name: &str, outputs: usize, inputs: usize) {
-        to.norm(&format!("{name}.norm1"), inputs);
-        to.conv(&format!("{name}.conv1"), outputs, inputs, 3, 1.4);
-        to.linear(&format!("{name}.time_emb_proj"), outputs, self.time(), 1.0);
-        to.norm(&format!("{name}.norm2"), outputs);
-        to.conv(&format!("{name}.conv2"), outputs, outputs, 3, 1.0);
-        if outputs != inputs {
-            to.conv(&format!("{name}.conv_shortcut"), outputs, inputs, 1, 1.0);
-        }
-    }
-
-    fn transformer(&self, to: &mut Layout, name: &str, width: usize, depth: usize) {
-        to.norm(&format!("{name}.norm"), width);
-        to.linear(&format!("{name}.proj_in"), width, width, 1.0);
-        to.linear(&format!("{name}.proj_out"), width, width, 1.0);
-        for block in 0..depth {
-            let block = format!("{name}.transformer_blocks.{block}");
-            for norm in ["norm1", "norm2", "norm3"] {
-                to.norm(&format!("{block}.{norm}"), width);
-            }
-            attention(to, &format!("{block}.attn1"), width, width);
-            attention(
-                to,
-                &format!("{block}.attn2"),
-                width,
-                self.cross_attention_dim,
-            );
-            to.linear(&format!("{block}.ff.net.0.proj"), 8 * width, width, 1.0);
-            to.linear(&format!("{block}.ff.net.2"), width, 4 * width, 1.0);
-        }
-    }
-
-    fn down_attends(&self, level: usize) -> bool {
-        self.down_block_types[level].starts_with("CrossAttn")
-    }
-
-    fn up_attends(&self, block: usize) -> bool {
-        self.up_block_types[block].starts_with("CrossAttn")
-    }
-
     /// Every attention module in the order in which diffusers walks them: down, up, middle.
     pub fn attention_modules(&self) -> Vec<AttentionModule> {
         let levels = self.block_out_channels.len();
         let mut all = Vec::new();
         for level in (0..levels).filter(|level| self.down_attends(*level)) {
-            for layer in 0..self.layers_per_block {
-                let number = 1 + level * (self.layers_per_block + 1) + layer;
+            for layer in 0..self.layers(level) {
+                let number = 1 + level * (self.layers(level) + 1) + layer;
                 self.modules_of(&mut all, &format!("input_blocks_{number}_1"), level);
             }
         }
         for block in (0..levels).filter(|block| self.up_attends(*block)) {
-            for layer in 0..=self.layers_per_block {
-                let number = block * (self.layers_per_block + 1) + layer;
-                self.modules_of(
-                    &mut all,
-                    &format!("output_blocks_{number}_1"),
-                    levels - 1 - block,
-                );
+            let level = levels - 1 - block;
+            for layer in 0..=self.layers(level) {
+                let number = block * (self.layers(level) + 1) + layer;
+                self.modules_of(&mut all, &format!("output_blocks_{number}_1"), level);
             }
         }
         self.modules_of(&mut all, "middle_block_1", levels - 1);
@@ -199,8 +41,8 @@ impl UnetConfig {
 
     fn modules_of(&self, all: &mut Vec<AttentionModule>, sgm: &str, level: usize) {
         let hidden = self.block_out_channels[level];
-        for depth in 0..self.transformer_layers_per_block[level] {
-            for cross in [None, Some(self.cross_attention_dim)] {
+        for depth in 0..self.depth(level) {
+            for cross in [None, Some(self.context(level))] {
                 all.push(AttentionModule {
                     sgm: sgm.to_owned(),
                     depth,
@@ -233,7 +75,7 @@ impl UnetConfig {
         let last = format!(
             "up_blocks.{}.resnets.{}",
             self.up_block_types.len() - 1,
-            self.layers_per_block
+            self.layers(0)
         );
         unet.edit(&format!("{last}.conv_shortcut.weight"), |shape, values| {
             let skip = shape[1] - first;
@@ -282,23 +124,4 @@ fn sign_of_pair(channel: usize, half: usize, latent: usize, pairs: usize) -> f32
         return 0.0;
     }
     if offset.is_multiple_of(2) { 1.0 } else { -1.0 }
-}
-
-fn attention(to: &mut Layout, name: &str, width: usize, context: usize) {
-    to.weight(&format!("{name}.to_q"), width, width, SHARP);
-    to.weight(&format!("{name}.to_k"), width, context, SHARP);
-    to.weight(&format!("{name}.to_v"), width, context, 1.0);
-    to.linear(&format!("{name}.to_out.0"), width, width, 1.0);
-}
-
-/// The standard deviation that `layout` gives an attention matrix with `inputs` columns.
-pub(crate) fn attention_std(matrix: &str, inputs: usize) -> f32 {
-    let gain = if matches!(matrix, "to_q" | "to_k") {
-        SHARP
-    } else {
-        1.0
-    };
-    match Init::fan_in(inputs, gain) {
-        Init::Random(std) | Init::Constant(std) => std,
-    }
 }

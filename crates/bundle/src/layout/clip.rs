@@ -1,23 +1,27 @@
 //! CLIP's text and vision transformers in transformers' names.
 
 use serde::Deserialize;
+use serde_json::Value;
 
-use super::tensors::{Init, Layout};
+use super::{Config, Init, Layout, check_counts, check_sizes};
 
 /// The part of a text encoder's `config.json` that decides its tensors.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct TextConfig {
-    architectures: Vec<String>,
     hidden_size: usize,
     intermediate_size: usize,
     num_hidden_layers: usize,
+    #[serde(default = "positions")]
     max_position_embeddings: usize,
+    #[serde(default = "projection")]
     projection_dim: usize,
     pub vocab_size: usize,
 }
 
-/// The part of a vision model's `config.json` that decides its tensors.
+/// The part of a vision model's `config.json` that decides its tensors. Defaults are those of
+/// transformers, which leaves out what equals them.
 #[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
 pub(crate) struct VisionConfig {
     pub hidden_size: usize,
     intermediate_size: usize,
@@ -28,9 +32,73 @@ pub(crate) struct VisionConfig {
     projection_dim: usize,
 }
 
+fn positions() -> usize {
+    77
+}
+
+fn projection() -> usize {
+    512
+}
+
+impl Default for VisionConfig {
+    fn default() -> Self {
+        Self {
+            hidden_size: 768,
+            intermediate_size: 3072,
+            num_hidden_layers: 12,
+            num_channels: 3,
+            image_size: 224,
+            patch_size: 32,
+            projection_dim: projection(),
+        }
+    }
+}
+
+impl Config for TextConfig {
+    fn check(&self) -> Result<(), String> {
+        check_counts(&[("num_hidden_layers", self.num_hidden_layers)])?;
+        check_sizes(&[
+            ("hidden_size", self.hidden_size),
+            ("intermediate_size", self.intermediate_size),
+            ("max_position_embeddings", self.max_position_embeddings),
+            ("projection_dim", self.projection_dim),
+            ("vocab_size", self.vocab_size),
+        ])
+    }
+}
+
+impl Config for VisionConfig {
+    fn check(&self) -> Result<(), String> {
+        check_counts(&[
+            ("num_hidden_layers", self.num_hidden_layers),
+            ("num_channels", self.num_channels),
+        ])?;
+        check_sizes(&[
+            ("hidden_size", self.hidden_size),
+            ("intermediate_size", self.intermediate_size),
+            ("image_size", self.image_size),
+            ("patch_size", self.patch_size),
+            ("projection_dim", self.projection_dim),
+        ])?;
+        if self.patch_size > self.image_size {
+            return Err("`patch_size` is larger than `image_size`".to_owned());
+        }
+        Ok(())
+    }
+
+    /// A whole CLIP's configuration holds the vision model's inside.
+    fn parse(text: &[u8]) -> Result<Self, String> {
+        let whole: Value = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+        let own = whole.get("vision_config").cloned().unwrap_or(whole);
+        let config: Self = serde_json::from_value(own).map_err(|error| error.to_string())?;
+        config.check()?;
+        Ok(config)
+    }
+}
+
 impl TextConfig {
-    /// Every tensor of the encoder, with the projection where the architecture has one.
-    pub fn layout(&self) -> Layout {
+    /// Every tensor of the encoder; SDXL's second one is `projected`.
+    pub fn layout(&self, projected: bool) -> Layout {
         let mut to = Layout::default();
         let width = self.hidden_size;
         let tokens = [self.vocab_size, width];
@@ -53,11 +121,7 @@ impl TextConfig {
             self.num_hidden_layers,
         );
         to.norm("text_model.final_layer_norm", width);
-        if self
-            .architectures
-            .iter()
-            .any(|a| a.ends_with("WithProjection"))
-        {
+        if projected {
             to.weight("text_projection", self.projection_dim, width, 1.0);
         }
         to
@@ -65,6 +129,11 @@ impl TextConfig {
 }
 
 impl VisionConfig {
+    /// Side of the pictures in pixels.
+    pub fn image_size(&self) -> usize {
+        self.image_size
+    }
+
     /// Every tensor of the vision model and its projection.
     pub fn layout(&self) -> Layout {
         let mut to = Layout::default();

@@ -1,5 +1,7 @@
 //! Bundles on disk.
 
+mod pull;
+
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
@@ -8,9 +10,11 @@ use likeness_bundle::{Bundle, Inspection, Verification, pocket};
 
 use crate::{
     args::Output,
-    fail::Failure,
+    fail::{Failure, failed},
     output::{line, print, print_fields, print_json},
 };
+
+use pull::PullArgs;
 
 /// What to do with bundles.
 #[derive(Subcommand)]
@@ -33,6 +37,13 @@ pub enum BundleCommand {
         /// The bundle.
         dir: PathBuf,
     },
+    /// Write the checksums of the files on disk into the manifest.
+    Hash {
+        /// The bundle: a folder with files and a `bundle.toml`.
+        dir: PathBuf,
+    },
+    /// Download a bundle from the Hugging Face hub; what was interrupted goes on where it stopped.
+    Pull(PullArgs),
 }
 
 /// Runs a command.
@@ -41,6 +52,8 @@ pub fn run(command: BundleCommand, output: Output) -> Result<(), Failure> {
         BundleCommand::MakePocket { dir, seed } => make_pocket(&dir, seed, output),
         BundleCommand::Inspect { dir } => inspect(&dir, output),
         BundleCommand::Verify { dir } => verify(&dir, output),
+        BundleCommand::Hash { dir } => hash(&dir, output),
+        BundleCommand::Pull(args) => pull::pull(&args, output),
     }
 }
 
@@ -61,10 +74,7 @@ fn make_pocket(dir: &Path, seed: u64, output: Output) -> Result<(), Failure> {
 
 fn verify(dir: &Path, output: Output) -> Result<(), Failure> {
     let bundle = Bundle::open(dir).map_err(failed)?;
-    let bar = ProgressBar::new(0);
-    if let Ok(style) = ProgressStyle::with_template("{wide_bar} {bytes}/{total_bytes}") {
-        bar.set_style(style);
-    }
+    let bar = bar("{wide_bar} {bytes}/{total_bytes}");
     let verification = bundle
         .verify(|progress| {
             bar.set_length(progress.total);
@@ -79,6 +89,39 @@ fn verify(dir: &Path, output: Output) -> Result<(), Failure> {
     Err(Failure::new(
         "the bundle is not what its manifest says; fetch or make it again",
     ))
+}
+
+/// Hidden by itself where stderr is no terminal.
+pub fn bar(template: &str) -> ProgressBar {
+    let bar = ProgressBar::new(0);
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar
+}
+
+fn hash(dir: &Path, output: Output) -> Result<(), Failure> {
+    let bar = bar("{wide_bar} {bytes}/{total_bytes}");
+    let hashed = Bundle::open(dir)
+        .and_then(|bundle| {
+            bundle.write_hashes(|progress| {
+                bar.set_length(progress.total);
+                bar.set_position(progress.done);
+            })
+        })
+        .map_err(failed)?;
+    bar.finish_and_clear();
+    let digest = Bundle::open(dir).map_err(failed)?.digest();
+    let fields = [
+        ("bundle", dir.display().to_string()),
+        ("files", hashed.files.to_string()),
+        ("bytes", hashed.bytes.to_string()),
+        ("digest", digest.clone()),
+    ];
+    let json = serde_json::json!({
+        "dir": dir, "files": hashed.files, "bytes": hashed.bytes, "digest": digest,
+    });
+    print_fields(output, &fields, &json)
 }
 
 fn show(verification: &Verification, output: Output) -> Result<(), Failure> {
@@ -99,10 +142,6 @@ fn show(verification: &Verification, output: Output) -> Result<(), Failure> {
         "{} files, {} bytes read",
         verification.files, verification.bytes
     ))
-}
-
-fn failed(error: impl std::fmt::Display) -> Failure {
-    Failure::new(error.to_string())
 }
 
 fn inspect(dir: &Path, output: Output) -> Result<(), Failure> {
@@ -151,6 +190,24 @@ fn show_inspection(inspection: &Inspection) -> Result<(), Failure> {
         rows.collect(),
         &serde_json::Value::Null,
     )?;
+    let components: Vec<Vec<String>> = inspection
+        .parts
+        .iter()
+        .flat_map(|part| {
+            part.components.iter().map(|component| {
+                vec![
+                    part.section.clone(),
+                    component.name.to_owned(),
+                    component.tensors.to_string(),
+                    component.parameters.to_string(),
+                ]
+            })
+        })
+        .collect();
+    if !components.is_empty() {
+        let header = ["PART", "COMPONENT", "TENSORS", "PARAMETERS"];
+        print(Output::Human, &header, components, &serde_json::Value::Null)?;
+    }
     for part in &inspection.parts {
         for problem in &part.problems {
             line(&format!("{}: {problem}", part.section))?;

@@ -1,0 +1,395 @@
+//! From a prompt, and whom to show, to a picture.
+
+use std::{
+    collections::HashMap,
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use candle_core::{DType, Device, Tensor};
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use likeness_bundle::{Bundle, Defaults, SdxlModel};
+use likeness_hyperlora::{Basis, Kind, Lora};
+use likeness_sdxl::{LoadOptions, LowRankUpdate, SampleRequest, Scheduler, Sdxl, Step};
+
+use super::{
+    coefficients::{self, Origin},
+    photo::png,
+    tensors::{TensorFile, to_file},
+    whole::{self, Outputs},
+};
+use crate::{
+    args::Output,
+    fail::{Failure, failed},
+    output::{note, print_fields},
+};
+
+/// What to paint, and where to write it. What is left out is the bundle's default.
+#[derive(Args)]
+pub struct SampleArgs {
+    /// The bundle whose model is used.
+    #[arg(long, env = "LIKENESS_BUNDLE", value_name = "DIR")]
+    bundle: PathBuf,
+    /// One of the bundle's further models, by its name.
+    #[arg(long, value_name = "NAME")]
+    model: Option<String>,
+    /// What to show, taken as it is: nothing is added.
+    #[arg(long)]
+    prompt: String,
+    /// What to avoid; leaving it out is not the same as "".
+    #[arg(long)]
+    negative: Option<String>,
+    /// Pixels.
+    #[arg(long)]
+    width: Option<u32>,
+    /// Pixels.
+    #[arg(long)]
+    height: Option<u32>,
+    /// Denoising steps.
+    #[arg(long)]
+    steps: Option<u32>,
+    /// Classifier-free guidance; 1 turns it off.
+    #[arg(long)]
+    guidance: Option<f64>,
+    /// ddim, euler, euler_karras, euler_ancestral, dpmpp_2m, dpmpp_2m_karras or lcm.
+    #[arg(long)]
+    scheduler: Option<String>,
+    /// Start of the noise, as in torch.manual_seed.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Start from this noise: a safetensors file with `noise` [1, 4, height/8, width/8] of unit variance.
+    #[arg(long, value_name = "FILE")]
+    noise: Option<PathBuf>,
+    /// Show this person: what `model encode` wrote, and the LoRA's weight. May be repeated: the LoRAs
+    /// stack.
+    #[arg(long, value_name = "FILE[=SCALE]")]
+    coefficients: Vec<Scaled>,
+    /// Add this LoRA file with this weight (1 if left out). May be repeated.
+    #[arg(long, value_name = "FILE[=SCALE]")]
+    lora: Vec<Scaled>,
+    /// The number type of U-Net and text encoders.
+    #[arg(long, value_enum, default_value_t = DtypeArg::F32)]
+    dtype: DtypeArg,
+    /// `cpu` or `cuda:N`.
+    #[arg(long, default_value = "cpu")]
+    device: DeviceArg,
+    /// Write every step: `latents` [steps, 4, h, w], `timesteps` [steps], and `sigmas` [steps] where the
+    /// scheduler has noise levels.
+    #[arg(long, value_name = "FILE")]
+    trajectory: Option<PathBuf>,
+    /// Write what the prompts become: `prompt_embeds`, `pooled`, `negative_prompt_embeds` and
+    /// `negative_pooled`.
+    #[arg(long, value_name = "FILE")]
+    dump_text: Option<PathBuf>,
+    /// The PNG file to write.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+/// A file and the weight that it is used with.
+#[derive(Clone)]
+struct Scaled {
+    path: PathBuf,
+    scale: Option<f64>,
+}
+
+impl FromStr for Scaled {
+    type Err = String;
+
+    /// The part behind the last `=` is a weight if it reads as a number: paths may hold `=`, too.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (path, scale) = match text.rsplit_once('=') {
+            Some((path, number)) => match number.parse::<f64>() {
+                Ok(scale) if !scale.is_finite() => {
+                    return Err("the scale must be finite".to_owned());
+                }
+                Ok(scale) => (path, Some(scale)),
+                Err(_) => (text, None),
+            },
+            None => (text, None),
+        };
+        if path.is_empty() {
+            return Err("expected FILE or FILE=SCALE".to_owned());
+        }
+        Ok(Self {
+            path: path.into(),
+            scale,
+        })
+    }
+}
+
+/// [`DType`] on the command line.
+#[derive(Clone, Copy, ValueEnum)]
+enum DtypeArg {
+    F32,
+    F16,
+    Bf16,
+}
+
+/// Where to compute.
+#[derive(Clone, Copy)]
+enum DeviceArg {
+    Cpu,
+    Cuda(usize),
+}
+
+impl FromStr for DeviceArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = text.strip_prefix("cuda:").map(str::parse);
+        match (text, number) {
+            ("cpu", _) => Ok(Self::Cpu),
+            (_, Some(Ok(number))) => Ok(Self::Cuda(number)),
+            _ => Err("expected `cpu` or `cuda:N`".to_owned()),
+        }
+    }
+}
+
+impl DeviceArg {
+    fn open(self) -> Result<Device, Failure> {
+        match self {
+            Self::Cpu => Ok(Device::Cpu),
+            Self::Cuda(_) if !candle_core::utils::cuda_is_available() => Err(Failure::new(
+                "this program was built without CUDA; build it with CUDA, or use --device cpu",
+            )),
+            Self::Cuda(number) => Device::new_cuda(number).map_err(failed),
+        }
+    }
+}
+
+/// Writes the picture.
+pub fn sample(args: &SampleArgs, output: Output) -> Result<(), Failure> {
+    for path in [
+        Some(&args.out),
+        args.trajectory.as_ref(),
+        args.dump_text.as_ref(),
+    ] {
+        path.map_or(Ok(()), |path| whole::check(path))?;
+    }
+    let bundle = Bundle::open(&args.bundle).map_err(failed)?;
+    let request = args.request(bundle.defaults())?;
+    let noise = match &args.noise {
+        Some(path) => Some(TensorFile::open(path)?.tensor("noise", "[1, 4, h, w]")?),
+        None => None,
+    };
+    let updates = args.updates(&bundle)?;
+    let mut model = args.load(&bundle)?;
+    model.merge(&updates).map_err(failed)?;
+    args.warn_without_trigger(bundle.defaults());
+    let bar = bar(request.steps);
+    let mut trajectory = Trajectory::default();
+    let picture = trajectory.follow(&model, &request, noise.as_ref(), &bar)?;
+    bar.finish_and_clear();
+    let mut outputs = Outputs::default();
+    outputs.add(&args.out, png(&picture)?);
+    if let Some(path) = &args.trajectory {
+        outputs.add(path, trajectory.to_file()?);
+    }
+    if let Some(path) = &args.dump_text {
+        outputs.add(path, text_file(&model, &request)?);
+    }
+    outputs.commit()?;
+    show(args, &request, updates.len(), output)
+}
+
+impl SampleArgs {
+    fn request(&self, defaults: &Defaults) -> Result<SampleRequest, Failure> {
+        let scheduler = self.scheduler.as_ref().unwrap_or(&defaults.scheduler);
+        let scheduler: Scheduler = scheduler
+            .parse()
+            .map_err(|error: likeness_sdxl::Error| Failure::usage(error.to_string()))?;
+        Ok(SampleRequest {
+            prompt: self.prompt.clone(),
+            negative_prompt: self.negative.clone(),
+            width: self.width.unwrap_or(defaults.width),
+            height: self.height.unwrap_or(defaults.height),
+            steps: self.steps.unwrap_or(defaults.steps),
+            guidance: self.guidance.unwrap_or(defaults.guidance),
+            scheduler,
+            seed: self.seed,
+        })
+    }
+
+    fn load(&self, bundle: &Bundle) -> Result<Sdxl, Failure> {
+        let options = LoadOptions {
+            device: self.device.open()?,
+            dtype: match self.dtype {
+                DtypeArg::F32 => DType::F32,
+                DtypeArg::F16 => DType::F16,
+                DtypeArg::Bf16 => DType::BF16,
+            },
+        };
+        match bundle.sdxl(self.model.as_deref()).map_err(failed)? {
+            SdxlModel::Folder(dir) => Sdxl::load(&dir, &options).map_err(failed),
+            SdxlModel::SingleFile(path) => Err(Failure::new(format!(
+                "{}: single-file checkpoints are not built yet; use a diffusers folder",
+                path.display()
+            ))),
+        }
+    }
+
+    /// The updates of all persons and LoRAs, one on top of the other.
+    fn updates(&self, bundle: &Bundle) -> Result<Vec<LowRankUpdate>, Failure> {
+        if let Some(lora) = self.lora.first() {
+            return Err(Failure::new(format!(
+                "{}: LoRA files cannot be read yet; give --coefficients instead",
+                lora.path.display()
+            )));
+        }
+        if self.coefficients.is_empty() {
+            return Ok(Vec::new());
+        }
+        let part = bundle.hyperlora().map_err(failed)?;
+        let basis = Basis::load(&part.dir, &Device::Cpu).map_err(failed)?;
+        let origin = Origin::of(bundle);
+        let mut updates = Vec::new();
+        for person in &self.coefficients {
+            let read = coefficients::read(&person.path, Kind::Id, &basis, &origin)?;
+            let lora = basis.synthesize(&read, Kind::Id).map_err(failed)?;
+            let scale = person.scale.unwrap_or(bundle.defaults().id_scale);
+            updates.extend(scaled(lora, scale));
+        }
+        Ok(updates)
+    }
+
+    /// A prompt without the words that a LoRA was trained with loses the person.
+    fn warn_without_trigger(&self, defaults: &Defaults) {
+        let words = defaults.trigger.trim().trim_end_matches(',');
+        if !self.coefficients.is_empty() && !words.is_empty() && !self.prompt.contains(words) {
+            note(&format!(
+                "the prompt lacks the trigger words, so that the likeness fades; begin it with {words:?}"
+            ));
+        }
+    }
+}
+
+fn scaled(lora: Lora, weight: f64) -> impl Iterator<Item = LowRankUpdate> {
+    lora.matrices.into_iter().map(move |matrix| {
+        let rank = matrix.down.dims().first().copied().unwrap_or(1).max(1);
+        LowRankUpdate {
+            matrix: matrix.target(),
+            scale: weight * matrix.alpha / rank as f64,
+            down: matrix.down,
+            up: matrix.up,
+        }
+    })
+}
+
+/// What was seen of every step.
+#[derive(Default)]
+struct Trajectory {
+    latents: Vec<Tensor>,
+    timesteps: Vec<f64>,
+    sigmas: Vec<f64>,
+}
+
+impl Trajectory {
+    fn follow(
+        &mut self,
+        model: &Sdxl,
+        request: &SampleRequest,
+        noise: Option<&Tensor>,
+        bar: &ProgressBar,
+    ) -> Result<image::RgbImage, Failure> {
+        let mut on_step = |step: Step<'_>| {
+            self.latents.push(step.latents().clone());
+            self.timesteps.push(step.timestep);
+            self.sigmas.extend(step.sigma);
+            bar.set_position(u64::from(step.index));
+            ControlFlow::Continue(())
+        };
+        match noise {
+            Some(noise) => model.sample_with_noise(request, noise, &mut on_step),
+            None => model.sample(request, &mut on_step),
+        }
+        .map_err(failed)
+    }
+
+    fn to_file(&self) -> Result<Vec<u8>, Failure> {
+        let numbers = |values: &[f64]| Tensor::new(values, &Device::Cpu).map_err(failed);
+        let latents = Tensor::cat(&self.latents, 0).map_err(failed)?;
+        let mut tensors = vec![
+            ("latents", latents),
+            ("timesteps", numbers(&self.timesteps)?),
+        ];
+        if !self.sigmas.is_empty() {
+            tensors.push(("sigmas", numbers(&self.sigmas)?));
+        }
+        to_file(&tensors, HashMap::new())
+    }
+}
+
+fn text_file(model: &Sdxl, request: &SampleRequest) -> Result<Vec<u8>, Failure> {
+    let text = model.prompt_embeddings(request).map_err(failed)?;
+    let mut tensors = vec![("prompt_embeds", text.states), ("pooled", text.pooled)];
+    if let Some((states, pooled)) = text.negative {
+        tensors.extend([
+            ("negative_prompt_embeds", states),
+            ("negative_pooled", pooled),
+        ]);
+    }
+    to_file(&tensors, HashMap::new())
+}
+
+/// Hidden by itself where stderr is no terminal.
+fn bar(steps: u32) -> ProgressBar {
+    let bar = ProgressBar::new(u64::from(steps));
+    if let Ok(style) = ProgressStyle::with_template("sampling {wide_bar} step {pos}/{len}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+fn show(
+    args: &SampleArgs,
+    request: &SampleRequest,
+    updates: usize,
+    output: Output,
+) -> Result<(), Failure> {
+    let shown = |path: Option<&PathBuf>| {
+        path.map(|path: &PathBuf| Path::display(path).to_string())
+            .unwrap_or_default()
+    };
+    let fields = [
+        ("picture", shown(Some(&args.out))),
+        ("size", format!("{} x {}", request.width, request.height)),
+        ("steps", request.steps.to_string()),
+        ("scheduler", request.scheduler.to_string()),
+        ("seed", request.seed.to_string()),
+        ("trajectory", shown(args.trajectory.as_ref())),
+        ("text", shown(args.dump_text.as_ref())),
+    ];
+    let json = serde_json::json!({
+        "out": args.out, "width": request.width, "height": request.height,
+        "steps": request.steps, "guidance": request.guidance,
+        "scheduler": request.scheduler.as_str(), "seed": request.seed,
+        "updated_matrices": updates,
+        "trajectory": args.trajectory, "dump_text": args.dump_text,
+    });
+    print_fields(output, &fields, &json)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scale_stands_behind_the_last_equals_sign() {
+        let read = |text: &str| {
+            let Scaled { path, scale } = text.parse().unwrap();
+            (path.display().to_string(), scale)
+        };
+        assert_eq!(read("a.safetensors"), ("a.safetensors".to_owned(), None));
+        assert_eq!(read("a=-0.7"), ("a".to_owned(), Some(-0.7)));
+        assert_eq!(
+            read("a=b.safetensors"),
+            ("a=b.safetensors".to_owned(), None)
+        );
+        assert_eq!(read("a=b=1"), ("a=b".to_owned(), Some(1.0)));
+        assert!("a=nan".parse::<Scaled>().is_err());
+        assert!("=1".parse::<Scaled>().is_err());
+    }
+}
