@@ -34,7 +34,7 @@ fn encoder(dir: &Path, runs: usize) -> Done<()> {
     let encoder = Encoder::load(dir, 64, &Device::Cpu)?;
     let clip = Tensor::randn(0.0_f32, 1.0, (1, 257, 1024), &Device::Cpu)?;
     let face = Tensor::full(512.0_f32.sqrt().recip(), (1, 512), &Device::Cpu)?;
-    time(runs, || Ok(drop(encoder.per_photo(&clip, &face)?)))
+    time(runs, || encoder.per_photo(&clip, &face))
 }
 
 fn synthesis(dir: &Path, runs: usize) -> Done<()> {
@@ -42,16 +42,14 @@ fn synthesis(dir: &Path, runs: usize) -> Done<()> {
     let (tokens, k) = (basis.tokens(), basis.k());
     let values = (0..tokens * k).map(|i| (i as f32).sin()).collect();
     let coefficients = Coefficients::new(tokens, k, values)?.normalised();
-    time(runs, || {
-        Ok(drop(basis.synthesize(&coefficients, Kind::Id)?))
-    })
+    time(runs, || basis.synthesize(&coefficients, Kind::Id))
 }
 
 fn clip(dir: &Path, runs: usize) -> Done<()> {
     let vision = ClipVision::load(&dir.join("clip"), &Device::Cpu)?;
     let side = vision.image_size();
     let picture = Tensor::randn(0.0_f32, 1.0, (1, 3, side, side), &Device::Cpu)?;
-    time(runs, || Ok(drop(vision.hidden_states(&picture)?)))
+    time(runs, || vision.hidden_states(&picture))
 }
 
 #[allow(unsafe_code)]
@@ -71,16 +69,15 @@ fn read(dir: &Path, runs: usize) -> Done<()> {
             .par_chunks(part)
             .map(sum)
             .reduce(|| 0, u64::wrapping_add);
-        std::hint::black_box(total);
-        Ok(())
+        Ok::<_, likeness_hyperlora::Error>(total)
     })
 }
 
 #[allow(clippy::print_stdout)]
-fn time(runs: usize, mut work: impl FnMut() -> Done<()>) -> Done<()> {
+fn time<T>(runs: usize, work: impl Fn() -> Result<T, likeness_hyperlora::Error>) -> Done<()> {
     for _ in 0..runs {
         let start = Instant::now();
-        work()?;
+        std::hint::black_box(work()?);
         println!("{}", start.elapsed().as_secs_f64());
     }
     Ok(())
