@@ -11,7 +11,7 @@ use candle_core::{DType, Device, Tensor};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use likeness_bundle::{Bundle, Defaults, SdxlModel};
-use likeness_hyperlora::{Basis, Kind, Lora};
+use likeness_hyperlora::{Basis, Kind, Lora, Stack};
 use likeness_sdxl::{LoadOptions, LowRankUpdate, SampleRequest, Scheduler, Sdxl, Step};
 
 use super::{
@@ -175,8 +175,8 @@ pub fn sample(args: &SampleArgs, output: Output) -> Result<(), Failure> {
         Some(path) => Some(TensorFile::open(path)?.tensor("noise", "[1, 4, h, w]")?),
         None => None,
     };
-    let updates = args.updates(&bundle)?;
     let mut model = args.load(&bundle)?;
+    let updates = args.updates(&bundle, &model)?;
     model.merge(&updates).map_err(failed)?;
     args.warn_without_trigger(bundle.defaults());
     let bar = bar(request.steps);
@@ -231,28 +231,38 @@ impl SampleArgs {
         }
     }
 
-    /// The updates of all persons and LoRAs, one on top of the other.
-    fn updates(&self, bundle: &Bundle) -> Result<Vec<LowRankUpdate>, Failure> {
-        if let Some(lora) = self.lora.first() {
-            return Err(Failure::new(format!(
-                "{}: LoRA files cannot be read yet; give --coefficients instead",
-                lora.path.display()
-            )));
+    /// The updates of all persons and LoRAs, stacked.
+    fn updates(&self, bundle: &Bundle, model: &Sdxl) -> Result<Vec<LowRankUpdate>, Failure> {
+        let mut stack = Stack::default();
+        self.push_persons(bundle, &mut stack)?;
+        for file in &self.lora {
+            push_lora(file, model, &mut stack)?;
         }
+        let updates = stack.updates().map_err(failed)?.into_iter();
+        Ok(updates
+            .map(|update| LowRankUpdate {
+                matrix: update.target(),
+                down: update.down,
+                up: update.up,
+                scale: 1.0,
+            })
+            .collect())
+    }
+
+    fn push_persons(&self, bundle: &Bundle, stack: &mut Stack) -> Result<(), Failure> {
         if self.coefficients.is_empty() {
-            return Ok(Vec::new());
+            return Ok(());
         }
         let part = bundle.hyperlora().map_err(failed)?;
         let basis = Basis::load(&part.dir, &Device::Cpu).map_err(failed)?;
         let origin = Origin::of(bundle);
-        let mut updates = Vec::new();
         for person in &self.coefficients {
             let read = coefficients::read(&person.path, Kind::Id, &basis, &origin)?;
             let lora = basis.synthesize(&read, Kind::Id).map_err(failed)?;
             let scale = person.scale.unwrap_or(bundle.defaults().id_scale);
-            updates.extend(scaled(lora, scale));
+            stack.push(&lora, scale).map_err(failed)?;
         }
-        Ok(updates)
+        Ok(())
     }
 
     /// A prompt without the words that a LoRA was trained with loses the person.
@@ -266,16 +276,28 @@ impl SampleArgs {
     }
 }
 
-fn scaled(lora: Lora, weight: f64) -> impl Iterator<Item = LowRankUpdate> {
-    lora.matrices.into_iter().map(move |matrix| {
-        let rank = matrix.down.dims().first().copied().unwrap_or(1).max(1);
-        LowRankUpdate {
-            matrix: matrix.target(),
-            scale: weight * matrix.alpha / rank as f64,
-            down: matrix.down,
-            up: matrix.up,
-        }
-    })
+/// Adds a LoRA file, and says what of it the picture will lack.
+fn push_lora(file: &Scaled, model: &Sdxl, stack: &mut Stack) -> Result<(), Failure> {
+    let imported = Lora::load(&file.path).map_err(failed)?;
+    if !imported.unknown.is_empty() {
+        note(&format!(
+            "{}: not used, being no plain LoRA of an attention matrix: {}",
+            file.path.display(),
+            imported.unknown.join(", ")
+        ));
+    }
+    let shapes: HashMap<String, (usize, usize)> = model
+        .attention_matrices()
+        .into_iter()
+        .map(|matrix| (matrix.name, (matrix.rows, matrix.cols)))
+        .collect();
+    imported
+        .lora
+        .check_fits(|name| shapes.get(name).copied())
+        .map_err(|error| Failure::new(format!("{}: {error}", file.path.display())))?;
+    stack
+        .push(&imported.lora, file.scale.unwrap_or(1.0))
+        .map_err(failed)
 }
 
 /// What was seen of every step.

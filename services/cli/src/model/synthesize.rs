@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use candle_core::Device;
 use clap::{Args, ValueEnum};
 use likeness_bundle::Bundle;
-use likeness_hyperlora::{Basis, Kind, Naming};
+use likeness_hyperlora::{Basis, Kind, Naming, Provenance};
 
 use super::{
     coefficients::{self, Origin},
@@ -71,7 +71,8 @@ pub fn synthesize(args: &SynthesizeArgs, output: Output) -> Result<(), Failure> 
     let origin = Origin::of(&bundle);
     let coefficients = coefficients::read(&args.coefficients, kind, &basis, &origin)?;
     let lora = basis.synthesize(&coefficients, kind).map_err(failed)?;
-    lora.save(&args.out, naming).map_err(failed)?;
+    lora.save(&args.out, naming, &provenance(&bundle, kind))
+        .map_err(failed)?;
     let rank = basis.rank(kind).unwrap_or_default();
     let fields = [
         ("lora", args.out.display().to_string()),
@@ -82,4 +83,14 @@ pub fn synthesize(args: &SynthesizeArgs, output: Output) -> Result<(), Failure> 
         "out": args.out, "matrices": lora.matrices.len(), "rank": rank,
     });
     print_fields(output, &fields, &json)
+}
+
+fn provenance(bundle: &Bundle, kind: Kind) -> Provenance {
+    Provenance {
+        bundle: bundle.name().to_owned(),
+        bundle_version: bundle.version().to_owned(),
+        bundle_digest: bundle.digest(),
+        licences: bundle.manifest().bundle.licences.clone(),
+        kind,
+    }
 }

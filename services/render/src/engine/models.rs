@@ -11,7 +11,7 @@ use likeness_domain::{
     coefficients::{self, Coefficients},
     render::{ImageFormat, RenderProgress, RenderTimings, RenderedImage},
 };
-use likeness_hyperlora::{Basis, Kind, Lora};
+use likeness_hyperlora::{Basis, Kind, Lora, Stack};
 use likeness_sdxl::{LoadOptions, LowRankUpdate, SampleRequest, Scheduler, Sdxl, Step};
 use ring::digest::{SHA256, digest};
 
@@ -119,7 +119,7 @@ impl Models {
             .basis
             .synthesize(&coefficients, Kind::Id)
             .map_err(bundle_mismatch)?;
-        Ok(updates(lora, f64::from(job.spec.id_scale)))
+        updates(&lora, f64::from(job.spec.id_scale)).map_err(bundle_mismatch)
     }
 
     fn sample(&self, job: &Job, index: u32) -> Result<image::RgbImage, Failure> {
@@ -190,19 +190,18 @@ fn blend(sets: &[(Coefficients, f32)]) -> Result<Coefficients, Failure> {
     }
 }
 
-fn updates(lora: Lora, weight: f64) -> Vec<LowRankUpdate> {
-    lora.matrices
-        .into_iter()
-        .map(|matrix| {
-            let rank = matrix.down.dims().first().copied().unwrap_or(1).max(1);
-            LowRankUpdate {
-                matrix: matrix.target(),
-                scale: weight * matrix.alpha / rank as f64,
-                down: matrix.down,
-                up: matrix.up,
-            }
+fn updates(lora: &Lora, scale: f64) -> Result<Vec<LowRankUpdate>, likeness_hyperlora::Error> {
+    let mut stack = Stack::default();
+    stack.push(lora, scale)?;
+    let updates = stack.updates()?.into_iter();
+    Ok(updates
+        .map(|update| LowRankUpdate {
+            matrix: update.target(),
+            down: update.down,
+            up: update.up,
+            scale: 1.0,
         })
-        .collect()
+        .collect())
 }
 
 /// Without the trigger words a LoRA fades, so they are put in front where a person is shown and they are missing.
