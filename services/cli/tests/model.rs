@@ -212,6 +212,21 @@ fn coefficients_and_lora_are_the_authors() {
     }
 }
 
+/// What `model encode` says to `bad.safetensors`.
+fn refuse_inputs(dir: &Path) -> String {
+    let args = [
+        "model",
+        "encode",
+        "--bundle",
+        "golden",
+        "--inputs",
+        "bad.safetensors",
+        "--out",
+        "c.safetensors",
+    ];
+    refusal(dir, &args)
+}
+
 #[test]
 fn bad_inputs_are_refused_in_one_line_and_leave_nothing() {
     let stage = stage();
@@ -228,54 +243,32 @@ fn bad_inputs_are_refused_in_one_line_and_leave_nothing() {
     let fewer = arcface.narrow(0, 0, 1).unwrap();
     let long = (arcface * 2.0).unwrap();
     let none = clip.narrow(0, 0, 0).unwrap();
-    let write: [(&str, &dyn Fn(&Path)); 11] = [
-        ("not a whole safetensors file", &|p| {
-            fs::write(p, &whole[..whole.len() / 2]).unwrap()
-        }),
-        ("not a whole safetensors file", &|p| {
-            fs::write(p, "").unwrap()
-        }),
-        ("not a whole safetensors file", &|p| {
-            fs::write(p, [255; 64]).unwrap()
-        }),
-        ("`clip_hidden` holds NaN", &|p| {
-            save(p, &[("clip_hidden", &nan), ("arcface", arcface)])
-        }),
-        ("`clip_hidden` is I64, expected F32", &|p| {
-            save(p, &[("clip_hidden", &counts), ("arcface", arcface)])
-        }),
-        ("[n, t, 32]", &|p| {
-            save(p, &[("clip_hidden", &wide), ("arcface", arcface)])
-        }),
-        ("as many photos", &|p| {
-            save(p, &[("clip_hidden", clip), ("arcface", &fewer)])
-        }),
-        ("unit length", &|p| {
-            save(p, &[("clip_hidden", clip), ("arcface", &long)])
-        }),
-        ("no `clip_hidden` [n, t, width] or `pixel_values`", &|p| {
-            save(p, &[("arcface", arcface)])
-        }),
-        ("no `arcface` [n, 512]; it has clip_hidden", &|p| {
-            save(p, &[("clip_hidden", clip)])
-        }),
-        ("[n, t, 32]", &|p| {
-            save(p, &[("clip_hidden", &none), ("arcface", arcface)])
-        }),
-    ];
-    for (says, write) in write {
-        write(&dir.join("bad.safetensors"));
-        let args = [
-            "model",
-            "encode",
-            "--bundle",
-            "golden",
-            "--inputs",
-            "bad.safetensors",
-            "--out",
-            "c.safetensors",
-        ];
-        let said = refusal(dir, &args);
+    let half = &whole[..whole.len() / 2];
+    for bytes in [half, b"", &[255; 64]] {
+        fs::write(dir.join("bad.safetensors"), bytes).unwrap();
+        let said = refuse_inputs(dir);
+        assert!(said.contains("not a whole safetensors file"), "{said}");
+    }
+    let (clip_only, arcface_only) = ([("clip_hidden", clip)], [("arcface", arcface)]);
+    let both = |clip, arcface| [("clip_hidden", clip), ("arcface", arcface)];
+    for (says, tensors) in [
+        ("`clip_hidden` holds NaN", &both(&nan, arcface)[..]),
+        (
+            "`clip_hidden` is I64, expected F32",
+            &both(&counts, arcface),
+        ),
+        ("[n, t, 32]", &both(&wide, arcface)),
+        ("[n, t, 32]", &both(&none, arcface)),
+        ("as many photos", &both(clip, &fewer)),
+        ("unit length", &both(clip, &long)),
+        (
+            "no `clip_hidden` [n, t, width] or `pixel_values`",
+            &arcface_only,
+        ),
+        ("no `arcface` [n, 512]; it has clip_hidden", &clip_only),
+    ] {
+        save(&dir.join("bad.safetensors"), tensors);
+        let said = refuse_inputs(dir);
         assert!(said.contains(says), "expected {says:?}: {said}");
     }
     let pixels = Tensor::zeros((2, 3, 8, 8), DType::F32, &Device::Cpu).unwrap();
@@ -283,17 +276,7 @@ fn bad_inputs_are_refused_in_one_line_and_leave_nothing() {
         &dir.join("bad.safetensors"),
         &[("pixel_values", &pixels), ("arcface", arcface)],
     );
-    let args = [
-        "model",
-        "encode",
-        "--bundle",
-        "golden",
-        "--inputs",
-        "bad.safetensors",
-        "--out",
-        "c.safetensors",
-    ];
-    assert!(refusal(dir, &args).contains("[clip_vision]"));
+    assert!(refuse_inputs(dir).contains("[clip_vision]"));
     let away = [
         "model",
         "encode",
@@ -479,7 +462,7 @@ fn pocket_stage() -> (TempDir, String) {
 }
 
 #[test]
-fn a_photo_becomes_a_picture_step_by_step() {
+fn a_photo_becomes_what_the_models_see_of_it() {
     let (stage, photo) = pocket_stage();
     let dir = stage.path();
     let told = json_of(
@@ -507,16 +490,19 @@ fn a_photo_becomes_a_picture_step_by_step() {
         "model", "photo", "--bundle", "pocket", &photo, "--out", "new", "--face", "7",
     ];
     assert!(refusal(dir, &none).contains("face 7 was asked for"));
+}
 
+/// Encodes one photo, given twice, with the pocket bundle.
+fn encode_photos(dir: &Path, photo: &str) {
     let encode = [
         "model",
         "encode",
         "--bundle",
         "pocket",
         "--photo",
-        &photo,
+        photo,
         "--photo",
-        &photo,
+        photo,
         "--out",
         "c.safetensors",
     ];
@@ -524,36 +510,39 @@ fn a_photo_becomes_a_picture_step_by_step() {
     assert_eq!(told["photos"], 2);
     assert!(told["encoder"].is_string());
     let two = load(&dir.join("c.safetensors"));
-    assert_eq!(
-        error(
-            &two["per_photo"].get(0).unwrap(),
-            &two["per_photo"].get(1).unwrap()
-        ),
-        0.0
-    );
+    let photo = |photo| flat(&two["per_photo"].get(photo).unwrap());
+    assert_eq!(photo(0), photo(1));
+}
 
-    let sample = |out: &str, more: &[&str]| {
-        let args = [
-            "model",
-            "sample",
-            "--bundle",
-            "pocket",
-            "--prompt",
-            "fcsks fxhks fhyks, a portrait",
-            "--steps",
-            "3",
-            "--width",
-            "64",
-            "--height",
-            "64",
-            "--seed",
-            "5",
-            "--out",
-            out,
-        ];
-        json_of(dir, &[&args, more].concat())
-    };
-    sample("plain.png", &[]);
+/// Samples a tiny picture with the pocket bundle.
+fn sample(dir: &Path, out: &str, more: &[&str]) -> Value {
+    let args = [
+        "model",
+        "sample",
+        "--bundle",
+        "pocket",
+        "--prompt",
+        "fcsks fxhks fhyks, a portrait",
+        "--steps",
+        "3",
+        "--width",
+        "64",
+        "--height",
+        "64",
+        "--seed",
+        "5",
+        "--out",
+        out,
+    ];
+    json_of(dir, &[&args, more].concat())
+}
+
+#[test]
+fn photos_become_a_picture_of_a_person() {
+    let (stage, photo) = pocket_stage();
+    let dir = stage.path();
+    encode_photos(dir, &photo);
+    sample(dir, "plain.png", &[]);
     let all = [
         "--coefficients",
         "c.safetensors=0.8",
@@ -562,8 +551,8 @@ fn a_photo_becomes_a_picture_step_by_step() {
         "--dump-text",
         "p.safetensors",
     ];
-    assert!(sample("person.png", &all)["updated_matrices"].as_u64() > Some(0));
-    sample("nobody.png", &["--coefficients", "c.safetensors=0"]);
+    assert!(sample(dir, "person.png", &all)["updated_matrices"].as_u64() > Some(0));
+    sample(dir, "nobody.png", &["--coefficients", "c.safetensors=0"]);
     let read = |name: &str| fs::read(dir.join(name)).unwrap();
     assert_ne!(read("plain.png"), read("person.png"));
     assert_eq!(read("plain.png"), read("nobody.png"));
@@ -582,31 +571,25 @@ fn a_photo_becomes_a_picture_step_by_step() {
     ] {
         assert!(text.contains_key(name), "{name}");
     }
+}
 
+#[test]
+fn noise_is_taken_as_given_and_persons_stack() {
+    let (stage, photo) = pocket_stage();
+    let dir = stage.path();
+    encode_photos(dir, &photo);
+    let picture = |name: &str, more: &[&str]| {
+        sample(dir, name, more);
+        image::open(dir.join(name)).unwrap().into_rgb8().into_raw()
+    };
+    let plain = picture("plain.png", &[]);
     let noise = Tensor::randn(0_f32, 1.0, (1, 4, 8, 8), &Device::Cpu).unwrap();
     save(&dir.join("n.safetensors"), &[("noise", &noise)]);
-    sample("noise.png", &["--noise", "n.safetensors"]);
-    assert_ne!(read("plain.png"), read("noise.png"));
-    // Two persons stack.
-    sample(
-        "two.png",
-        &[
-            "--coefficients",
-            "c.safetensors=0.4",
-            "--coefficients",
-            "c.safetensors=0.4",
-        ],
-    );
-    let (two, person) = (
-        image::open(dir.join("two.png")).unwrap(),
-        image::open(dir.join("person.png")).unwrap(),
-    );
-    let far = two
-        .as_bytes()
-        .iter()
-        .zip(person.as_bytes())
-        .map(|(a, b)| a.abs_diff(*b))
-        .max();
+    assert_ne!(plain, picture("noise.png", &["--noise", "n.safetensors"]));
+    let half = ["--coefficients", "c.safetensors=0.4"];
+    let two = picture("two.png", &[half, half].concat());
+    let one = picture("one.png", &["--coefficients", "c.safetensors=0.8"]);
+    let far = two.iter().zip(&one).map(|(a, b)| a.abs_diff(*b)).max();
     assert!(far <= Some(1), "{far:?}");
 }
 

@@ -146,12 +146,8 @@ impl CropArgs {
 }
 
 /// CLIP's picture of a face as numbers, [1, 3, side, side].
-pub fn clip_tensor(
-    image: &RgbImage,
-    face: &Face,
-    options: &ClipOptions,
-) -> Result<Tensor, Failure> {
-    to_tensor(&clip_input(image, face, options).pixels)
+pub fn clip_tensor(image: &RgbImage, face: &Face, options: ClipOptions) -> Result<Tensor, Failure> {
+    to_tensor(&clip_input(image, face, &options).pixels)
 }
 
 /// A picture as CLIP's `pixel_values`, [1, 3, height, width].

@@ -178,7 +178,7 @@ impl Eyes {
         let side = u32::try_from(clip.image_size()).map_err(failed)?;
         let states = |pixels: Tensor| clip.hidden_states(&pixels).map_err(failed);
         if encoder.inputs() != Sees::ArcFace {
-            let pixels = crops::clip_tensor(image, face, &crop.clip_options(side))?;
+            let pixels = crops::clip_tensor(image, face, crop.clip_options(side))?;
             seen.clip.push(states(pixels)?);
         }
         if encoder.has_base() {
