@@ -12,7 +12,7 @@ use crate::{
 };
 
 const LONG_LEASE: u32 = 30;
-const SHORT_LEASE: u32 = 3;
+const SHORT_LEASE: u32 = 6;
 
 /// Every service in a process of its own.
 struct Fleet {
@@ -66,7 +66,7 @@ pub async fn under_way(app: &mut App, name: &str) -> Result<()> {
 async fn begin(app: &mut App) -> Result<v1::Render> {
     let identity = app.astronaut().await?;
     let wanted = v1::Render {
-        steps: Some(150),
+        steps: Some(80),
         width: Some(256),
         height: Some(256),
         ..small(&identity)

@@ -1,6 +1,9 @@
 //! Photos: what is accepted, what is refused and why.
 
-use std::{io::Cursor, path::PathBuf};
+use std::{
+    io::Cursor,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Result;
 use futures::stream;
@@ -82,7 +85,8 @@ fn measured_before(reason: Reason) -> (bool, bool) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_strangers_photo_is_doubted() -> Result<()> {
-    let stage = Stage::start_with(strict_bundle()?).await?;
+    let dir = tempfile::TempDir::new()?;
+    let stage = Stage::start_with(strict_bundle(dir.path())?).await?;
     let mut app = stage.tenant("photo app").await?;
     let identity = app.identity().await?;
     let likeness = |photo: &v1::Photo| {
@@ -117,8 +121,8 @@ async fn a_strangers_photo_is_doubted() -> Result<()> {
 }
 
 /// The pocket bundle, whose recogniser knows nobody, made to doubt whatever is not the same picture.
-fn strict_bundle() -> Result<PathBuf> {
-    let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("strict");
+fn strict_bundle(dir: &Path) -> Result<PathBuf> {
+    let dir = dir.join("strict");
     likeness_bundle::pocket::make(&dir, 0)?;
     let manifest = dir.join("bundle.toml");
     let text = std::fs::read_to_string(&manifest)?;

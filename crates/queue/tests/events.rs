@@ -19,6 +19,7 @@ async fn whoever_listens_hears_all_that_follows() {
     let f = Fixture::new().await;
     let listener = connect(&f.context).await;
     let topic = f.queue.subjects().render_event(render(1));
+    let mut before = f.queue.subscribe(&topic).await.unwrap();
     f.queue
         .publish_event(
             &topic,
@@ -28,7 +29,8 @@ async fn whoever_listens_hears_all_that_follows() {
         )
         .await
         .unwrap();
-    f.queue.flush().await.unwrap();
+    // Only when the server has passed it on does it lie before what the others ask for.
+    timeout(LONG, before.next()).await.unwrap().unwrap();
     let mut events = [
         listener.subscribe(&topic).await.unwrap(),
         f.queue.subscribe(&topic).await.unwrap(),
