@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tract_linalg::multithread::{Executor, multithread_tract_scope};
 use tract_onnx::prelude::*;
 use tract_onnx::tract_core::ops::konst::Const;
 use tract_onnx::tract_hir::infer::Factoid;
@@ -259,7 +260,9 @@ impl Network {
 
     fn outputs_for(&self, pixels: &[f32]) -> TractResult<Vec<Vec<f32>>> {
         let input = Tensor::from_shape(&self.input, pixels)?;
-        let outputs = self.plan.run(tvec!(input.into()))?;
+        // On rayon's pool, which the other models run on, too; by itself tract stays on one thread.
+        let run = || self.plan.run(tvec!(input.into()));
+        let outputs = multithread_tract_scope(Executor::RayonGlobal, run)?;
         outputs
             .iter()
             .map(|o| Ok(o.to_plain_array_view::<f32>()?.iter().copied().collect()))
