@@ -1,6 +1,7 @@
 //! The whole way of a photo: from its bytes to the face that is meant, or to the reason why there is none.
 
 use std::fmt;
+use std::time::{Duration, Instant};
 
 use image::RgbImage;
 
@@ -20,6 +21,23 @@ pub struct Portrait {
     pub face: Face,
     /// What was measured.
     pub report: QualityReport,
+    /// How long it took.
+    pub took: Took,
+}
+
+/// How long each step of an inspection took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Took {
+    /// From the file's bytes to an upright picture.
+    pub decode: Duration,
+    /// Finding all faces.
+    pub detect: Duration,
+    /// The chosen face's landmarks.
+    pub landmarks: Duration,
+    /// The second look at the face, for its alignment.
+    pub second_look: Duration,
+    /// Measuring how good the photo is.
+    pub quality: Duration,
 }
 
 impl fmt::Debug for Portrait {
@@ -63,15 +81,21 @@ impl FaceModels {
         choice: FaceChoice,
         limits: &Limits,
     ) -> Result<Portrait, InspectError> {
-        let image = decode(bytes, limits).map_err(|reason| Refused {
+        let mut took = Took::default();
+        let decoded = timed(&mut took.decode, || decode(bytes, limits));
+        let image = decoded.map_err(|reason| Refused {
             reason,
             report: None,
         })?;
-        let faces = self.detector.detect(&image)?;
+        let faces = timed(&mut took.detect, || self.detector.detect(&image))?;
         let mut report = QualityReport::without_face(&image, faces.len());
         let found = choose(&faces, choice).map_err(|reason| refused(reason, &report))?;
-        let face = self.face(&image, &found)?;
-        let quality = report.face.insert(FaceQuality::measure(&image, &face));
+        let mut face = timed(&mut took.landmarks, || self.placed(&image, &found))?;
+        timed(&mut took.second_look, || {
+            self.look_closer(&image, &mut face)
+        })?;
+        let measured = timed(&mut took.quality, || FaceQuality::measure(&image, &face));
+        let quality = report.face.insert(measured);
         let checked = quality.check(limits);
         checked.map_err(|reason| refused(reason, &report))?;
         Ok(Portrait {
@@ -79,8 +103,16 @@ impl FaceModels {
             faces,
             face,
             report,
+            took,
         })
     }
+}
+
+fn timed<T>(took: &mut Duration, work: impl FnOnce() -> T) -> T {
+    let start = Instant::now();
+    let done = work();
+    *took = start.elapsed();
+    done
 }
 
 fn refused(reason: Rejection, report: &QualityReport) -> Refused {

@@ -48,7 +48,7 @@ pub use detect::Detector;
 pub use error::{Excess, FaceError, Limits, Rejection};
 pub use face::{Detection, Face, FaceChoice, Keypoints, LandmarkSource, Landmarks, choose};
 pub use geometry::CropRect;
-pub use inspect::{InspectError, Portrait, Refused};
+pub use inspect::{InspectError, Portrait, Refused, Took};
 pub use models::{DetectorFile, FaceFiles, FaceModels};
 pub use onnx::ModelRole;
 pub use pose::Pose;

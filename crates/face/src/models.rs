@@ -75,23 +75,32 @@ impl FaceModels {
     /// # Errors
     /// [`FaceError::Run`] if a model fails.
     pub fn face(&self, image: &RgbImage, found: &Detection) -> Result<Face, FaceError> {
-        let mut face = match &self.landmarker {
-            None => template::place(found),
-            Some(landmarker) => {
-                let landmarks = landmarker.predict(image, found.bbox)?;
-                Face {
-                    bbox: found.bbox,
-                    score: found.score,
-                    keypoints: found.keypoints.unwrap_or_else(|| keypoints_of(&landmarks)),
-                    landmarks,
-                    landmark_source: LandmarkSource::Predicted,
-                }
-            }
+        let mut face = self.placed(image, found)?;
+        self.look_closer(image, &mut face)?;
+        Ok(face)
+    }
+
+    /// A detection with landmarks, and the first look's key points or those that the landmarks tell.
+    pub(crate) fn placed(&self, image: &RgbImage, found: &Detection) -> Result<Face, FaceError> {
+        let Some(landmarker) = &self.landmarker else {
+            return Ok(template::place(found));
         };
+        let landmarks = landmarker.predict(image, found.bbox)?;
+        Ok(Face {
+            bbox: found.bbox,
+            score: found.score,
+            keypoints: found.keypoints.unwrap_or_else(|| keypoints_of(&landmarks)),
+            landmarks,
+            landmark_source: LandmarkSource::Predicted,
+        })
+    }
+
+    /// Puts the key points of a second look in place of the first one's, if it gives any.
+    pub(crate) fn look_closer(&self, image: &RgbImage, face: &mut Face) -> Result<(), FaceError> {
         if let Some(keypoints) = self.second_look(image, &face.landmarks)? {
             face.keypoints = keypoints;
         }
-        Ok(face)
+        Ok(())
     }
 
     /// The key points of a second look at the face, from as near as the recogniser was trained with; none if the detector

@@ -8,7 +8,7 @@ use image::RgbImage;
 use likeness_bundle::{Bundle, Detector as DetectorPart};
 use likeness_face::{
     ClipOptions, DetectorFile, Face, FaceChoice, FaceFiles, FaceModels, InspectError, Limits,
-    QualityReport, Recognizer, Refused, clip_input, decode, pixel_values,
+    QualityReport, Recognizer, Refused, Took, clip_input, decode, pixel_values,
 };
 
 use crate::fail::{Failure, failed};
@@ -50,6 +50,7 @@ pub struct Found {
     pub image: RgbImage,
     pub face: Face,
     pub quality: QualityReport,
+    pub took: Took,
 }
 
 /// What finds faces.
@@ -102,6 +103,7 @@ impl Finder {
             image: portrait.image,
             face: portrait.face,
             quality: portrait.report,
+            took: portrait.took,
         })
     }
 }

@@ -1,6 +1,6 @@
 //! From photos, or what the encoder sees of them, to coefficients.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Instant};
 
 use candle_core::{Device, Tensor};
 use clap::Args;
@@ -13,6 +13,7 @@ use super::{
     coefficients::{self, Encoded, Origin},
     crops::CropArgs,
     inputs::{self, Inputs},
+    timings::{self, Timings},
     whole::{self, Outputs},
 };
 use crate::{
@@ -51,16 +52,18 @@ pub fn encode(args: &EncodeArgs, output: Output) -> Result<(), Failure> {
     whole::check(&args.out)?;
     let bundle = Bundle::open(&args.bundle).map_err(failed)?;
     let part = bundle.hyperlora().map_err(failed)?;
+    let start = Instant::now();
     let encoder = Encoder::load(&part.dir, part.dim_head, &Device::Cpu).map_err(failed)?;
+    let loading = start.elapsed();
     let bar = bar();
-    let inputs = match &args.inputs {
+    let mut inputs = match &args.inputs {
         Some(path) => inputs::from_file(path, &bundle, &encoder)?,
         None => {
             bar.set_length(2 * args.photos.len() as u64);
             inputs::from_photos(&args.photos, &args.crop, &bundle, &encoder, &bar)?
         }
     };
-    let id = Encoded::new(predict(&encoder, &inputs, &bar)?)?;
+    let id = Encoded::new(predict(&encoder, &mut inputs, &bar)?)?;
     let base = match &inputs.base {
         Some(states) => Some(Encoded::new(
             encoder.base_per_photo(states).map_err(failed)?,
@@ -72,13 +75,14 @@ pub fn encode(args: &EncodeArgs, output: Output) -> Result<(), Failure> {
     let mut outputs = Outputs::default();
     outputs.add(&args.out, coefficients::write(&id, base.as_ref(), &origin)?);
     outputs.commit()?;
-    show(args, &id, base.is_some(), &origin, output)
+    inputs.loading += loading;
+    show(args, &id, &inputs, &origin, output)
 }
 
 /// Photo by photo, so that somebody who waits sees it go on.
 fn predict(
     encoder: &Encoder,
-    inputs: &Inputs,
+    inputs: &mut Inputs,
     bar: &ProgressBar,
 ) -> Result<Vec<Coefficients>, Failure> {
     let count = [&inputs.clip, &inputs.arcface]
@@ -95,15 +99,13 @@ fn predict(
             .per_photo(inputs.clip.as_ref(), inputs.arcface.as_ref())
             .map_err(failed);
     }
+    inputs.timings.resize(*first, Timings::default());
     let mut all = Vec::with_capacity(*first);
-    for photo in 0..*first {
+    for (photo, timings) in inputs.timings.iter_mut().enumerate() {
         let clip = row(inputs.clip.as_ref(), photo)?;
         let arcface = row(inputs.arcface.as_ref(), photo)?;
-        all.extend(
-            encoder
-                .per_photo(clip.as_ref(), arcface.as_ref())
-                .map_err(failed)?,
-        );
+        let one = || encoder.per_photo(clip.as_ref(), arcface.as_ref());
+        all.extend(timings.time("resampler", one).map_err(failed)?);
         bar.inc(1);
     }
     Ok(all)
@@ -128,22 +130,26 @@ fn bar() -> ProgressBar {
 fn show(
     args: &EncodeArgs,
     id: &Encoded,
-    base: bool,
+    inputs: &Inputs,
     origin: &Origin,
     output: Output,
 ) -> Result<(), Failure> {
     let (photos, tokens, k) = (id.per_photo.len(), id.combined.tokens(), id.combined.k());
-    let encoder = origin.encoder.clone();
+    let (encoder, base) = (origin.encoder.clone(), inputs.base.is_some());
+    let timings = &inputs.timings;
     let fields = [
         ("coefficients", args.out.display().to_string()),
         ("photos", photos.to_string()),
         ("shape", format!("{tokens} x {k}")),
         ("base", if base { "yes" } else { "no" }.to_owned()),
         ("encoder", encoder.clone().unwrap_or_default()),
+        ("took", timings::line(timings)),
     ];
     let json = serde_json::json!({
         "out": args.out, "photos": photos, "tokens": tokens, "k": k, "base": base,
         "encoder": encoder, "hyperlora": origin.hyperlora,
+        "loading_ms": timings::milliseconds(inputs.loading),
+        "timings_ms": timings.iter().map(Timings::to_json).collect::<Vec<_>>(),
     });
     print_fields(output, &fields, &json)
 }

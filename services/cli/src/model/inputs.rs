@@ -1,6 +1,9 @@
 //! What the encoder looks at, from a file or from photos.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
 use candle_core::{Device, Tensor};
 use indicatif::ProgressBar;
@@ -11,6 +14,7 @@ use likeness_hyperlora::{ClipVision, Encoder, Inputs as Sees};
 use super::{
     crops::{self, CropArgs, Finder, Found},
     tensors::TensorFile,
+    timings::Timings,
 };
 use crate::fail::{Failure, failed};
 
@@ -22,6 +26,10 @@ pub struct Inputs {
     pub arcface: Option<Tensor>,
     /// CLIP states of the photos with their faces blurred, [n, t, width].
     pub base: Option<Tensor>,
+    /// How long loading the models in front of the encoder took.
+    pub loading: Duration,
+    /// How long the photos' stages took, photo by photo; empty for inputs from a file.
+    pub timings: Vec<Timings>,
 }
 
 /// Reads the inputs that a model looks at from a file; pictures go through the bundle's CLIP.
@@ -46,6 +54,8 @@ pub fn from_file(path: &Path, bundle: &Bundle, encoder: &Encoder) -> Result<Inpu
         clip: states,
         arcface,
         base,
+        loading: Duration::ZERO,
+        timings: Vec::new(),
     })
 }
 
@@ -108,7 +118,9 @@ pub fn from_photos(
     encoder: &Encoder,
     bar: &ProgressBar,
 ) -> Result<Inputs, Failure> {
+    let start = Instant::now();
     let eyes = Eyes::load(bundle, encoder)?;
+    let loading = start.elapsed();
     let mut seen = Seen::default();
     for photo in photos {
         let found = eyes.finder.find(photo, crop)?;
@@ -119,6 +131,8 @@ pub fn from_photos(
         clip: stacked(&seen.clip)?,
         arcface: stacked(&seen.arcface)?,
         base: stacked(&seen.base)?,
+        loading,
+        timings: seen.timings,
     })
 }
 
@@ -135,6 +149,7 @@ struct Seen {
     clip: Vec<Tensor>,
     arcface: Vec<Tensor>,
     base: Vec<Tensor>,
+    timings: Vec<Timings>,
 }
 
 /// The models in front of the encoder, as far as it looks through them.
@@ -161,30 +176,41 @@ impl Eyes {
         encoder: &Encoder,
         seen: &mut Seen,
     ) -> Result<(), Failure> {
-        let Found { image, face, .. } = found;
+        let mut timings = Timings::from(found.took);
         if encoder.inputs() != Sees::Clip {
-            let embedding = self
-                .finder
-                .recognizer()
-                .embed(&arcface_input(image, face))
-                .map_err(failed)?;
-            let shape = (1, embedding.len());
-            let embedding = Tensor::from_slice(&embedding, shape, &Device::Cpu);
-            seen.arcface.push(embedding.map_err(failed)?);
+            seen.arcface.push(self.recognise(found, &mut timings)?);
         }
-        let Some(clip) = &self.clip else {
-            return Ok(());
-        };
-        let side = u32::try_from(clip.image_size()).map_err(failed)?;
-        let states = |pixels: Tensor| clip.hidden_states(&pixels).map_err(failed);
-        if encoder.inputs() != Sees::ArcFace {
-            let pixels = crops::clip_tensor(image, face, crop.clip_options(side))?;
-            seen.clip.push(states(pixels)?);
+        if let Some(clip) = &self.clip {
+            let side = u32::try_from(clip.image_size()).map_err(failed)?;
+            let Found { image, face, .. } = found;
+            if encoder.inputs() != Sees::ArcFace {
+                let options = crop.clip_options(side);
+                let picture = || crops::clip_tensor(image, face, options);
+                let pixels = timings.time("crops", picture)?;
+                seen.clip.push(states(clip, &pixels, &mut timings)?);
+            }
+            if encoder.has_base() {
+                let picture = || crops::to_tensor(&base_input(image, face, side).pixels);
+                let pixels = timings.time("crops", picture)?;
+                seen.base.push(states(clip, &pixels, &mut timings)?);
+            }
         }
-        if encoder.has_base() {
-            let pixels = crops::to_tensor(&base_input(image, face, side).pixels)?;
-            seen.base.push(states(pixels)?);
-        }
+        seen.timings.push(timings);
         Ok(())
     }
+
+    /// The face's embedding, [1, 512].
+    fn recognise(&self, found: &Found, timings: &mut Timings) -> Result<Tensor, Failure> {
+        let aligned = timings.time("crops", || arcface_input(&found.image, &found.face));
+        let recognizer = self.finder.recognizer();
+        let embedding = timings.time("arcface", || recognizer.embed(&aligned));
+        let embedding = embedding.map_err(failed)?;
+        let shape = (1, embedding.len());
+        Tensor::from_slice(&embedding, shape, &Device::Cpu).map_err(failed)
+    }
+}
+
+fn states(clip: &ClipVision, pixels: &Tensor, timings: &mut Timings) -> Result<Tensor, Failure> {
+    let states = timings.time("clip", || clip.hidden_states(pixels));
+    states.map_err(failed)
 }

@@ -9,6 +9,7 @@ mod photo;
 mod sample;
 mod synthesize;
 mod tensors;
+mod timings;
 mod whole;
 
 use clap::Subcommand;

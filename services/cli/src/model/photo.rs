@@ -10,7 +10,7 @@ use clap::Args;
 use image::{ImageFormat, RgbImage};
 use likeness_bundle::Bundle;
 use likeness_face::{
-    Face, FaceQuality, Landmarks, QualityReport, arcface_input, base_input, clip_input,
+    Face, FaceQuality, Landmarks, QualityReport, Took, arcface_input, base_input, clip_input,
     crop_rectangles,
 };
 use serde_json::{Value, json};
@@ -106,6 +106,7 @@ fn placed(photo: &Path, landmarks: &Path) -> Result<Found, Failure> {
         image,
         face,
         quality,
+        took: Took::default(),
     })
 }
 
@@ -131,6 +132,7 @@ fn report(found: &Found) -> Value {
         image,
         face,
         quality,
+        ..
     } = found;
     json!({
         "image": { "width": image.width(), "height": image.height() },

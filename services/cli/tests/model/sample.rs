@@ -66,6 +66,9 @@ fn encode_photos(dir: &Path, photo: &str) {
     let told = json_of(dir, &encode);
     assert_eq!(told["photos"], 2);
     assert!(told["encoder"].is_string());
+    for stage in ["decode", "detect", "crops", "arcface", "clip", "resampler"] {
+        assert!(told["timings_ms"][1][stage].is_f64(), "{stage}");
+    }
     let two = load(&dir.join("c.safetensors"));
     let photo = |photo| flat(&two["per_photo"].get(photo).unwrap());
     assert_eq!(photo(0), photo(1));
