@@ -31,14 +31,9 @@ STACKS = ([(f"input_blocks_{n}_1", 2, 640) for n in (4, 5)] + [(f"input_blocks_{
           + [(f"output_blocks_{n}_1", 2, 640) for n in (3, 4, 5)])
 
 
-def make(dtype):
+def make_encoder(folder):
     import torch
     from safetensors.torch import save_file
-    from transformers import CLIPVisionConfig, CLIPVisionModel
-
-    torch.manual_seed(0)
-    DIR.mkdir(parents=True, exist_ok=True)
-    (DIR / "clip").mkdir(exist_ok=True)
 
     def linear(name, out, width, bias=True):
         weight = {f"{name}.weight": torch.randn(out, width) * 0.02}
@@ -58,8 +53,23 @@ def make(dtype):
                 resampler |= linear(f"{at}.{attention}.{part}", INNER, DIM, bias=False)
             resampler |= linear(f"{at}.{attention}.to_out.0", DIM, INNER, bias=False)
         resampler |= linear(f"{at}.ff.net.0.proj", 4 * DIM, DIM) | linear(f"{at}.ff.net.2", DIM, 4 * DIM)
-    save_file(resampler, DIR / "resampler.safetensors")
-    save_file(linear("0", 16 * DIM, 512) | norm("2"), DIR / "id_projector.safetensors")
+    save_file(resampler, folder / "resampler.safetensors")
+    save_file(linear("0", 16 * DIM, 512) | norm("2"), folder / "id_projector.safetensors")
+    print(f"{sum(t.numel() for t in resampler.values()):,} resampler numbers")
+
+
+def make_clip(folder):
+    from transformers import CLIPVisionConfig, CLIPVisionModel
+
+    config = CLIPVisionConfig(hidden_size=1024, intermediate_size=4096, num_hidden_layers=24,
+                              num_attention_heads=16, image_size=224, patch_size=14)
+    CLIPVisionModel(config).save_pretrained(folder)
+
+
+def make_basis(folder, dtype):
+    import torch
+    from safetensors.torch import save_file
+
     basis, modules = {}, {}
     for place, depth, width in STACKS:
         for block in range(depth):
@@ -72,22 +82,28 @@ def make(dtype):
                     down, up = torch.empty(K, source, RANK), torch.empty(K, RANK, width)
                     for side, tensor in (("down", down), ("up", up)):
                         basis[f"{number}.{matrix}.id_{side}_basis"] = tensor.normal_(std=0.02).to(dtype)
-    save_file(basis, DIR / "hyper_lora_modules.safetensors")
-    (DIR / "hyper_lora_modules.json").write_text(json.dumps(modules))
-    config = CLIPVisionConfig(hidden_size=1024, intermediate_size=4096, num_hidden_layers=24,
-                              num_attention_heads=16, image_size=224, patch_size=14)
-    CLIPVisionModel(config).save_pretrained(DIR / "clip")
-    print(f"{sum(t.numel() for t in basis.values()):,} basis numbers, {sum(t.numel() for t in resampler.values()):,} "
-          "resampler numbers")
+    save_file(basis, folder / "hyper_lora_modules.safetensors")
+    (folder / "hyper_lora_modules.json").write_text(json.dumps(modules))
+    print(f"{sum(t.numel() for t in basis.values()):,} basis numbers")
 
 
-def torch_encoder():
+def make(dtype):
+    import torch
+
+    torch.manual_seed(0)
+    (DIR / "clip").mkdir(parents=True, exist_ok=True)
+    make_encoder(DIR)
+    make_basis(DIR, dtype)
+    make_clip(DIR / "clip")
+
+
+def torch_encoder(folder=DIR):
     import torch
     import torch.nn.functional as F
     from safetensors.torch import load_file
 
-    w = load_file(DIR / "resampler.safetensors") | {
-        f"id.{k}": v for k, v in load_file(DIR / "id_projector.safetensors").items()}
+    w = load_file(folder / "resampler.safetensors") | {
+        f"id.{k}": v for k, v in load_file(folder / "id_projector.safetensors").items()}
     clip, face = torch.randn(1, 257, DIM), torch.full((1, 512), 512**-0.5)
     linear = lambda name, x: F.linear(x, w[f"{name}.weight"], w.get(f"{name}.bias"))
     norm = lambda name, x: F.layer_norm(x, (DIM,), w[f"{name}.weight"], w[f"{name}.bias"])
@@ -98,7 +114,7 @@ def torch_encoder():
         mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(1, -1, INNER)
         return linear(f"{name}.to_out.0", mixed)
 
-    def run():
+    def run(clip=clip, face=face):
         x = linear("proj_in", norm("id.2", linear("id.0", face).view(1, 16, DIM)))
         y, z = linear("proj_in_2", clip), w["latents"]
         for layer in range(4):
