@@ -168,6 +168,10 @@ impl Manifest {
         if self.hyperlora.as_ref().is_some_and(|h| h.dim_head == 0) {
             return Err("[hyperlora] dim_head must be at least 1".to_owned());
         }
+        let threshold = self.face.as_ref().and_then(|face| face.same_person);
+        if threshold.is_some_and(|cosine| !(-1.0..=1.0).contains(&cosine)) {
+            return Err("[face] same_person is a cosine, from -1 to 1".to_owned());
+        }
         self.defaults.check()
     }
 }

@@ -10,7 +10,7 @@ mod hub;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use hub::{Fault, Hub};
+use hub::{Fault, Hub, Seen};
 use likeness_bundle::pull::{PullOptions, Pulled, Recipe, pull};
 use likeness_bundle::{Bundle, Error};
 use tempfile::TempDir;
@@ -128,6 +128,17 @@ fn a_connection_that_breaks_is_taken_up_again_at_once() {
     let (_scratch, dir) = place();
     pull_from(&hub, &dir).unwrap();
     assert!(Bundle::open(&dir).unwrap().verify(|_| {}).unwrap().is_ok());
+}
+
+#[test]
+fn a_connection_may_break_often_as_long_as_it_brings_something() {
+    let hub = Hub::serve(vec![(BASIS, Fault::Eighths)]);
+    let (_scratch, dir) = place();
+    pull_from(&hub, &dir).unwrap();
+    assert!(Bundle::open(&dir).unwrap().verify(|_| {}).unwrap().is_ok());
+    let of_basis =
+        |seen: &&Seen| seen.file.as_deref() == Some(BASIS) && seen.path.starts_with("/cdn");
+    assert!(hub.requests().iter().filter(of_basis).count() > 6);
 }
 
 #[test]

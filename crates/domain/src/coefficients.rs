@@ -344,6 +344,24 @@ pub fn identity(photos: &[StoredCoefficients]) -> Result<Coefficients, Coefficie
     Ok(mean(photos)?.normalised())
 }
 
+/// The same of photos whose coefficients were never stored: not rounded to f16 before the mean.
+///
+/// # Errors
+/// As [`mean`].
+pub fn combine(photos: &[Coefficients]) -> Result<Coefficients, CoefficientsError> {
+    let first = photos.first().ok_or(CoefficientsError::Nothing)?;
+    let mut sums = vec![0.0_f64; first.values.len()];
+    for photo in photos {
+        same_shape((first.tokens, first.k), (photo.tokens, photo.k))?;
+        for (sum, value) in sums.iter_mut().zip(photo.values.iter()) {
+            *sum += f64::from(*value);
+        }
+    }
+    let count = photos.len() as f64;
+    let mean = sums.iter().map(|sum| (sum / count) as f32).collect();
+    Ok(Coefficients::new(first.tokens, first.k, mean)?.normalised())
+}
+
 /// Blends identities: the weighted mean of their normalised tokens, normalised again.
 ///
 /// # Errors

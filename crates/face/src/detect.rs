@@ -97,7 +97,8 @@ impl Detector {
 const SAME_FACE: f32 = 0.25;
 /// Side at which a face is looked at again for its alignment.
 const SECOND_LOOK: u32 = 640;
-/// A box may be this many times as long as the photo: a face that fills the photo reaches beyond it.
+/// The square over a box's longer side may be this many times as large as the photo: a face that fills the photo reaches
+/// beyond it.
 const LARGEST: f32 = 2.0;
 
 /// Nobody means a face whose centre is not in the photo, and crops of any size would follow from a box of any size.
@@ -106,7 +107,7 @@ fn is_plausible(found: &Detection, image: &RgbImage) -> bool {
     let (cx, cy) = (f32::midpoint(left, right), f32::midpoint(top, bottom));
     let (w, h) = (image.width() as f32, image.height() as f32);
     found.size() >= 1.0
-        && (right - left).max(bottom - top) <= LARGEST * w.max(h)
+        && (right - left).max(bottom - top).powi(2) <= LARGEST * w * h
         && (0.0..w).contains(&cx)
         && (0.0..h).contains(&cy)
 }

@@ -13,6 +13,10 @@ use crate::landmarks::Landmarker;
 use crate::recognizer::Recognizer;
 use crate::template;
 
+/// Longest side of the part that a second look is taken at, in pixels: it reaches far beyond the photo where a face fills
+/// a large one, which needs no second look.
+const LARGEST_SECOND_LOOK: u32 = 16_384;
+
 /// Where the face detector is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DetectorFile {
@@ -114,6 +118,9 @@ impl FaceModels {
             return Ok(None);
         }
         let crop = face_square(landmarks).scaled(2.0).rounded();
+        if crop.width() > LARGEST_SECOND_LOOK {
+            return Ok(None);
+        }
         let (low, high) = extent(landmarks);
         let (left, top) = (crop.left as f32, crop.top as f32);
         let expected = [low[0] - left, low[1] - top, high[0] - left, high[1] - top];

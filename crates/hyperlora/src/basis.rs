@@ -226,6 +226,11 @@ impl Basis {
         let token = Tensor::from_slice(token, (1, self.k), &self.device)?;
         let [_, rows, columns] = self.file.shape(name)?;
         let product = token.matmul(&basis)?.reshape((rows, columns))?;
+        // 0 · x is 0 for finite x and NaN otherwise.
+        let probe = (&product * 0.0)?.sum_all()?.to_scalar::<f32>()?;
+        if probe != 0.0 {
+            return Err(self.file.not_finite(name));
+        }
         Ok(product.t()?.contiguous()?)
     }
 }

@@ -192,6 +192,13 @@ impl Config {
             ("image_size", self.image_size),
             ("patch_size", self.patch_size),
         ];
+        // No CLIP has a tenth of this; names of layers without end are not made up.
+        if self.num_hidden_layers > 1024 {
+            return Err(format!(
+                "num_hidden_layers = {} is no depth of a CLIP vision model",
+                self.num_hidden_layers
+            ));
+        }
         if let Some((name, size)) = sizes.iter().find(|(_, size)| !(1..=1 << 20).contains(size)) {
             return Err(format!(
                 "{name} = {size} is not a size of a CLIP vision model"

@@ -20,8 +20,8 @@ struct Contract {
 const DETECTOR: Contract = Contract {
     input: [None, Some(3), None, None],
     outputs: 9,
-    width: Some(1),
-    words: "an SCRFD detector with key points: one input [1, 3, h, w], nine outputs, scores first",
+    width: None,
+    words: "an SCRFD detector with key points: one input [1, 3, h, w], nine outputs",
 };
 const LANDMARKS: Contract = Contract {
     input: [None, Some(3), Some(192), Some(192)],

@@ -62,7 +62,7 @@ pub(crate) fn read_header(path: &Path) -> Result<Header, Error> {
     file.read_exact(&mut text)
         .map_err(Error::io("read", path))?;
     let metadata: Metadata = serde_json::from_slice(&text).map_err(|e| bad(e.to_string()))?;
-    let expected = 8 + length + metadata.data_len() as u64;
+    let expected = (8 + length).saturating_add(metadata.data_len() as u64);
     if expected != bytes {
         return Err(bad(format!(
             "its header asks for {expected} bytes, it has {bytes}"

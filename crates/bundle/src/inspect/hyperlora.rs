@@ -66,7 +66,11 @@ pub(super) fn inspect(dir: &Path, dim_head: usize) -> PartReport {
     let modules = read_modules(&mut report, dir);
     let basis = report.read(dir, BASIS);
     let resampler = report.read(dir, RESAMPLER);
-    let projector = report.read(dir, PROJECTOR);
+    // A release that takes CLIP states alone has no use for one.
+    let needs_projector = resampler.as_ref().is_none_or(takes_embeddings);
+    let projector = (needs_projector || dir.join(PROJECTOR).exists())
+        .then(|| report.read(dir, PROJECTOR))
+        .flatten();
     let base = dir
         .join(BASE_RESAMPLER)
         .exists()
@@ -84,6 +88,11 @@ pub(super) fn inspect(dir: &Path, dim_head: usize) -> PartReport {
         check_basis(&mut report, header, modules, resampler.as_ref());
     }
     report
+}
+
+/// Whether a resampler has inputs besides the CLIP states: those have their own projection then.
+fn takes_embeddings(resampler: &Header) -> bool {
+    resampler.tensors.contains_key("proj_in_2.weight")
 }
 
 fn read_modules(report: &mut PartReport, dir: &Path) -> Option<Vec<Module>> {

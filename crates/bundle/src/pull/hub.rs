@@ -16,7 +16,7 @@ use crate::error::Error;
 
 /// What is pulled.
 const REVISION: &str = "main";
-/// How often a broken connection is taken up again, and the pause before.
+/// How often a connection that brings nothing is taken up again, and the pause before.
 const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(500);
 /// A hub that does not answer by then is gone. A body may take hours.
@@ -90,10 +90,10 @@ impl Hub {
             return Err(Error::Hub { what });
         }
         fs::create_dir_all(parts).map_err(Error::io("create", parts))?;
-        // The token is for the hub, not for the storage that it sends us on to.
+        // The token is for the hub, which may have moved a repository, not for the storage that it sends us on to.
         let agent = Agent::config_builder()
             .user_agent(concat!("likeness/", env!("CARGO_PKG_VERSION")))
-            .redirect_auth_headers(RedirectAuthHeaders::Never)
+            .redirect_auth_headers(RedirectAuthHeaders::SameHost)
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .timeout_recv_response(Some(ANSWER_TIMEOUT))
             .build()
@@ -150,7 +150,12 @@ impl Hub {
             if part.done == listed.size {
                 return Ok(path);
             }
-            match self.go_on(&url, &mut part, listed.size, progress) {
+            let before = part.done;
+            let ended = self.go_on(&url, &mut part, listed.size, progress);
+            if part.done > before {
+                tries = 0;
+            }
+            match ended {
                 Ok(()) => {}
                 Err(Broken::Disk(error)) => return Err(Error::io("write", &path)(error)),
                 Err(Broken::Connection(error)) if tries < TRIES && may_pass(&error) => {
@@ -182,7 +187,7 @@ impl Hub {
         let mut body = response
             .into_body()
             .into_reader()
-            .take(size - part.done + 1);
+            .take((size - part.done).saturating_add(1));
         let mut piece = vec![0; PIECE];
         loop {
             let read = body
@@ -287,7 +292,10 @@ fn is_address(endpoint: &str) -> bool {
 fn may_pass(error: &ureq::Error) -> bool {
     matches!(
         error,
-        ureq::Error::Io(_) | ureq::Error::StatusCode(500..) | ureq::Error::ConnectionFailed
+        ureq::Error::Io(_)
+            | ureq::Error::StatusCode(500..)
+            | ureq::Error::ConnectionFailed
+            | ureq::Error::Timeout(_)
     )
 }
 

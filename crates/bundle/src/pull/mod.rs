@@ -79,27 +79,31 @@ pub fn pull(
     let partial = partial(dir)?;
     let staged = partial.join("bundle");
     fs::create_dir_all(&staged).map_err(Error::io("create", &staged))?;
-    let hub = Hub::open(options, &partial.join("hub"))?;
+    let parts = partial.join("hub");
+    let hub = Hub::open(options, &parts)?;
     let items = items(recipe, &hub)?;
-    let total = items.iter().map(|item| item.listed.size).sum();
+    let sizes = items.iter().map(|item| item.listed.size);
+    let total = sizes.fold(0, u64::saturating_add);
     let mut manifest = recipe.manifest().map_err(Error::encode(MANIFEST))?;
     let mut done = 0;
     for item in &items {
         let path = item.path.as_str();
-        let mut report = |of_file| {
-            let done = done + of_file;
+        let mut report = |of_file: u64| {
+            let done = of_file.saturating_add(done);
             progress(PullProgress { path, done, total });
         };
         let hash = fetch(&hub, item, &staged, &mut report)?;
         let path = RelPath::try_from(item.path.clone()).map_err(Error::encode(MANIFEST))?;
         manifest.files.insert(path, hash);
-        done += item.listed.size;
+        done = item.listed.size.saturating_add(done);
     }
     let text = toml::to_string(&manifest).map_err(Error::encode(MANIFEST))?;
     let path = staged.join(MANIFEST);
     fs::write(&path, text).map_err(Error::io("write", &path))?;
     fs::rename(&staged, dir).map_err(Error::io("write", dir))?;
-    fs::remove_dir_all(&partial).map_err(Error::io("remove", &partial))?;
+    // What else somebody keeps in that folder stays.
+    fs::remove_dir_all(&parts).map_err(Error::io("remove", &parts))?;
+    let _ = fs::remove_dir(&partial);
     Ok(Pulled {
         files: items.len(),
         bytes: total,

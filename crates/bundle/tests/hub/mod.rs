@@ -15,8 +15,10 @@ const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 /// What goes wrong with a file (`organisation/name/path`) or a repository (`organisation/name`).
 #[derive(Clone, Copy)]
 pub enum Fault {
-    /// The connection ends after so many bytes of each answer, so many times.
+    /// The connection ends at this byte of the file, so many times.
     Cut { at: usize, times: usize },
+    /// Every answer ends after the eighth part of the file.
+    Eighths,
     /// Other bytes come than are listed.
     Falsify,
     /// It is not there.
@@ -289,7 +291,8 @@ fn reply(
     }
     let mut answer = Answer::new("302 Found");
     answer.headers = vec![
-        format!("location: http://127.0.0.1:{port}/cdn/{file}"),
+        // Another name of this machine: a storage is not the hub.
+        format!("location: http://localhost:{port}/cdn/{file}"),
         format!("x-repo-commit: {COMMIT}"),
         format!("x-linked-etag: \"{}\"", sha256(&bytes)),
         "etag: \"of the redirect\"".to_owned(),
@@ -338,8 +341,9 @@ fn part(
             if range.is_none_or(|(_, to)| to.is_none()) && *times > 0 =>
         {
             *times -= 1;
-            cut = Some(*at);
+            cut = Some(at.saturating_sub(range.map_or(0, |(from, _)| from as usize)));
         }
+        Some(Fault::Eighths) => cut = Some(size / 8),
         _ => {}
     }
     let (from, to) = range.unwrap_or((0, None));

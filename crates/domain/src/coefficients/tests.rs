@@ -155,6 +155,22 @@ fn mean_weighs_photos_by_their_lengths_before_normalising() {
 }
 
 #[test]
+fn combining_unstored_photos_is_the_same_without_the_rounding() {
+    let mut noise = Noise(5);
+    let photos: Vec<_> = (0..3).map(|_| noise.coefficients(8, 16)).collect();
+    let stored: Vec<_> = photos
+        .iter()
+        .map(StoredCoefficients::from_coefficients)
+        .collect();
+    let combined = combine(&photos).unwrap();
+    let error = relative_error(combined.values(), identity(&stored).unwrap().values());
+    assert!(error > 0.0 && error < 1e-3, "{error}");
+    assert_eq!(combine(&[]).unwrap_err(), CoefficientsError::Nothing);
+    let other = noise.coefficients(4, 16);
+    assert!(combine(&[photos[0].clone(), other]).is_err());
+}
+
+#[test]
 fn a_photo_can_be_taken_back_by_recomputing() {
     let mut noise = Noise(4);
     let photos: Vec<_> = (0..3)

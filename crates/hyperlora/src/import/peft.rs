@@ -41,8 +41,8 @@ impl Scaling {
     }
 
     fn check(&self) -> Result<(), String> {
-        let expression =
-            |key: &&String| key.contains(|c: char| !(c.is_alphanumeric() || "._-".contains(c)));
+        let literal = |c: char| c.is_alphanumeric() || "._-".contains(c);
+        let expression = |key: &&String| !whole(key).unwrap_or(key).chars().all(literal);
         match self.alpha_pattern.keys().find(expression) {
             Some(key) => Err(format!(
                 "alpha_pattern {key:?} is an expression; expected names of modules"
@@ -57,7 +57,7 @@ impl Scaling {
         let named = self
             .alpha_pattern
             .iter()
-            .find(|(name, _)| is_end(target, name));
+            .find(|(key, _)| is_end(target, key));
         let Some(alpha) = named.map(|(_, alpha)| *alpha).or(self.lora_alpha) else {
             return rank;
         };
@@ -79,9 +79,18 @@ fn of_unet(config: Map<String, Value>) -> Map<String, Value> {
     config.into_iter().map(strip).collect()
 }
 
-fn is_end(target: &str, name: &str) -> bool {
+/// The name behind `^`, by which diffusers says that it is the module's whole name.
+fn whole(key: &str) -> Option<&str> {
+    key.strip_prefix('^')
+}
+
+/// Whether a key means this module: its whole name, or the last parts of it.
+fn is_end(target: &str, key: &str) -> bool {
+    if let Some(name) = whole(key) {
+        return name == target;
+    }
     target
-        .strip_suffix(name)
+        .strip_suffix(key)
         .is_some_and(|before| before.is_empty() || before.ends_with('.'))
 }
 
@@ -102,7 +111,24 @@ mod tests {
         scaling.alpha_pattern =
             BTreeMap::from([("attn1.to_q".into(), 3.0), ("n1.to_q".into(), 5.0)]);
         assert!((scaling.alpha(TARGET, 6) - 3.0).abs() < 1e-12);
+        scaling.alpha_pattern = BTreeMap::from([("^attn1.to_q".into(), 3.0)]);
+        assert!((scaling.alpha(TARGET, 6) - 16.0).abs() < 1e-12);
+        scaling.alpha_pattern = BTreeMap::from([(format!("^{TARGET}"), 3.0)]);
+        assert!((scaling.alpha(TARGET, 6) - 3.0).abs() < 1e-12);
+        assert!(scaling.check().is_ok());
         scaling.use_rslora = true;
         assert!((scaling.alpha(TARGET, 9) - 9.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn an_expression_is_refused() {
+        for key in ["attn[12].to_q", "^attn1.*", "to_q$", "^^to_q"] {
+            let alpha_pattern = BTreeMap::from([(key.to_owned(), 3.0)]);
+            let scaling = Scaling {
+                alpha_pattern,
+                ..Scaling::default()
+            };
+            assert!(scaling.check().is_err(), "{key}");
+        }
     }
 }

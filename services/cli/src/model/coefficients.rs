@@ -4,7 +4,7 @@ use std::{collections::HashMap, path::Path};
 
 use candle_core::{Device, Tensor};
 use likeness_bundle::Bundle;
-use likeness_domain::coefficients::Coefficients;
+use likeness_domain::coefficients::{Coefficients, combine};
 use likeness_hyperlora::{Basis, Kind};
 
 use super::tensors::{TensorFile, to_file};
@@ -97,21 +97,10 @@ pub struct Encoded {
 }
 
 impl Encoded {
-    /// Combines at least one photo's coefficients of one shape: the mean first, then normalised.
+    /// Combines at least one photo's coefficients of one shape.
     pub fn new(per_photo: Vec<Coefficients>) -> Result<Self, Failure> {
-        let none = || Failure::new("no photo was given: at least one is needed");
-        let first = per_photo.first().ok_or_else(none)?;
-        let mut sums = vec![0.0_f64; first.values().len()];
-        for photo in &per_photo {
-            for (sum, value) in sums.iter_mut().zip(photo.values()) {
-                *sum += f64::from(*value);
-            }
-        }
-        let count = per_photo.len() as f64;
-        let mean = sums.iter().map(|sum| (sum / count) as f32).collect();
-        let mean = Coefficients::new(first.tokens(), first.k(), mean).map_err(failed)?;
         Ok(Self {
-            combined: mean.normalised(),
+            combined: combine(&per_photo).map_err(failed)?,
             per_photo,
         })
     }
