@@ -21,8 +21,9 @@ use tokens::Tokens;
 
 pub use trigger::{has_trigger, with_trigger};
 
-/// Characters beyond which a prompt is refused unread.
-const MAX_CHARACTERS: usize = 8_000;
+/// Characters beyond which a prompt is refused unread: more than the 8192 bytes that the service takes,
+/// with trigger words before them.
+const MAX_CHARACTERS: usize = 10_000;
 /// Windows of 75 tokens beyond which a prompt is refused.
 const MAX_WINDOWS: usize = 8;
 

@@ -12,7 +12,9 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use likeness_bundle::{Bundle, Defaults, SdxlModel};
 use likeness_hyperlora::{Basis, Kind, Lora, Stack};
-use likeness_sdxl::{LoadOptions, LowRankUpdate, SampleRequest, Scheduler, Sdxl, Step, has_trigger};
+use likeness_sdxl::{
+    LoadOptions, LowRankUpdate, SampleRequest, Scheduler, Sdxl, Step, has_trigger,
+};
 
 use super::{
     coefficients::{self, Origin},

@@ -12,7 +12,9 @@ use likeness_domain::{
     render::{ImageFormat, RenderProgress, RenderTimings, RenderedImage},
 };
 use likeness_hyperlora::{Basis, Kind, Lora, Stack};
-use likeness_sdxl::{LoadOptions, LowRankUpdate, SampleRequest, Scheduler, Sdxl, Step, with_trigger};
+use likeness_sdxl::{
+    LoadOptions, LowRankUpdate, SampleRequest, Scheduler, Sdxl, Step, with_trigger,
+};
 use ring::digest::{SHA256, digest};
 
 use super::{Failure, Job, Painted, encode::encode};
