@@ -7,47 +7,60 @@ use rayon::prelude::*;
 
 use crate::cpu::{Operand, Size, add_product, contiguous_f32, exp};
 
-/// Scores held at a time (64 MiB of f32): at 4096 tokens the whole matrix would take ten times that
-/// per head group.
+/// Scores held at a time (64 MiB in f32, beside at most two copies while their softmax is taken): at
+/// 4096 tokens one sample's would take ten times that.
 const MAX_SCORES: usize = 1 << 24;
 
 /// softmax(q kᵀ / √d) v per head. `q` is [b, n, heads·d], `k` and `v` [b, m, heads·d]; the result is
-/// [b, n, heads·d]. Queries are taken in chunks, so that the scores never exist as a whole.
+/// [b, n, heads·d]. Queries are taken in chunks, so that the scores never exist as a whole. On the CPU
+/// all is computed in f32.
 ///
 /// # Errors
 /// Shapes that do not fit; a failing device.
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize) -> Result<Tensor> {
-    let (b, n, width) = q.dims3()?;
-    let m = k.dim(1)?;
+    let dtype = q.dtype();
     // The fast operation has no gradient: what is trained goes the other way.
-    if q.device().is_cpu()
-        && q.dtype() == DType::F32
-        && !(q.track_op() || k.track_op() || v.track_op())
-    {
-        let op = CpuAttention { heads };
-        return q
-            .contiguous()?
-            .apply_op3_no_bwd(&k.contiguous()?, &v.contiguous()?, &op);
+    let tracked = q.track_op() || k.track_op() || v.track_op();
+    let fast = matches!(dtype, DType::F32 | DType::F16 | DType::BF16);
+    if !q.device().is_cpu() || !fast || tracked {
+        return composed(q, k, v, heads, MAX_SCORES);
     }
+    let full = |x: &Tensor| x.to_dtype(DType::F32)?.contiguous();
+    full(q)?
+        .apply_op3_no_bwd(&full(k)?, &full(v)?, &CpuAttention { heads })?
+        .to_dtype(dtype)
+}
+
+/// Attention from the tensor library's own operations, with at most `max_scores` scores at a time (or
+/// one query's): whole heads while they fit, else one head's queries in chunks.
+fn composed(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, max_scores: usize) -> Result<Tensor> {
+    let (b, n, width) = q.dims3()?;
+    let queries = (max_scores / k.dim(1)?.max(1)).max(1);
     let scale = 1.0 / ((width / heads) as f64).sqrt();
     let q = split_heads(&(q * scale)?, heads)?;
     let k = split_heads(k, heads)?.t()?;
     let v = split_heads(v, heads)?;
-    let chunk = (MAX_SCORES / (b * heads * m)).clamp(1, n);
-    let mut outputs = Vec::with_capacity(n.div_ceil(chunk));
-    for start in (0..n).step_by(chunk) {
-        let rows = q.narrow(1, start, chunk.min(n - start))?;
-        outputs.push(softmax(&rows.matmul(&k)?)?.matmul(&v)?);
-    }
-    let joined = if outputs.len() == 1 {
-        outputs.remove(0)
-    } else {
-        Tensor::cat(&outputs, 1)?
-    };
-    joined
+    let group = (queries / n.max(1)).clamp(1, b * heads);
+    let groups = (0..b * heads).step_by(group).map(|first| {
+        let heads = |x: &Tensor| x.narrow(0, first, group.min(b * heads - first));
+        let (q, k, v) = (heads(&q)?, heads(&k)?, heads(&v)?);
+        let chunks = (0..n).step_by(queries).map(|start| {
+            let rows = q.narrow(1, start, queries.min(n - start))?;
+            softmax(&rows.matmul(&k)?)?.matmul(&v)
+        });
+        joined(chunks.collect::<Result<_>>()?, 1)
+    });
+    joined(groups.collect::<Result<_>>()?, 0)?
         .reshape((b, heads, n, width / heads))?
         .transpose(1, 2)?
         .reshape((b, n, width))
+}
+
+fn joined(mut parts: Vec<Tensor>, axis: usize) -> Result<Tensor> {
+    match parts.len() {
+        1 => Ok(parts.remove(0)),
+        _ => Tensor::cat(&parts, axis),
+    }
 }
 
 /// [b, n, heads·d] → [b·heads, n, d].
@@ -278,6 +291,31 @@ mod tests {
             let wide = |x: &Tensor| x.to_dtype(DType::F64).unwrap();
             let slow = attention(&wide(&q), &wide(&k), &wide(&v), heads).unwrap();
             assert!(crate::testing::relative_error(&fast, &slow) < 1e-5);
+        }
+    }
+
+    #[test]
+    fn few_scores_at_a_time_give_the_same() {
+        let random = |n: usize| Tensor::randn(0f64, 1.0, (2, n, 24), &Device::Cpu).unwrap();
+        let (q, k, v) = (random(10), random(7), random(7));
+        let whole = composed(&q, &k, &v, 3, MAX_SCORES).unwrap();
+        // One query, a part of a head, a head, several heads of both samples.
+        for max_scores in [1, 4 * 7, 10 * 7, 10 * 7 * 4, 10 * 7 * 5] {
+            let parts = composed(&q, &k, &v, 3, max_scores).unwrap();
+            assert!(crate::testing::relative_error(&parts, &whole) < 1e-12);
+        }
+    }
+
+    #[test]
+    fn half_precision_is_computed_in_full() {
+        let random = || Tensor::randn(0f32, 1.0, (1, 40, 24), &Device::Cpu).unwrap();
+        let (q, k, v) = (random(), random(), random());
+        for (dtype, limit) in [(DType::F16, 1e-3), (DType::BF16, 1e-2)] {
+            let half = |x: &Tensor| x.to_dtype(dtype).unwrap();
+            let found = attention(&half(&q), &half(&k), &half(&v), 3).unwrap();
+            assert_eq!(found.dtype(), dtype);
+            let exact = attention(&q, &k, &v, 3).unwrap();
+            assert!(crate::testing::relative_error(&found, &exact) < limit);
         }
     }
 

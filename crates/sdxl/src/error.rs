@@ -30,6 +30,16 @@ pub enum Error {
         /// What is not supported, and what is.
         what: String,
     },
+    /// A number type that the device does not compute with.
+    #[error("cannot compute with {dtype} on {device}: take {expected}")]
+    NumberType {
+        /// The type that was asked for.
+        dtype: &'static str,
+        /// `the CPU` or `a GPU`.
+        device: &'static str,
+        /// The types that work.
+        expected: &'static str,
+    },
     /// A weight file cannot be read: truncated, or not safetensors.
     #[error("{}: not a readable safetensors file: {reason}", path.display())]
     Weights {

@@ -18,6 +18,7 @@
 //!     guidance: 3.5,
 //!     scheduler: Scheduler::Dpmpp2mKarras,
 //!     seed: 7,
+//!     clip_skip: 2,
 //! };
 //! let picture = model.sample(&request, &mut |_| ControlFlow::Continue(()))?;
 //! # drop(picture);
@@ -52,4 +53,5 @@ pub use error::Error;
 pub use merge::{AttentionMatrix, LowRankUpdate};
 pub use noise::TorchNoise;
 pub use pipeline::{LoadOptions, OnStep, PromptEmbeddings, SampleRequest, Sdxl, SizeLimits, Step};
+pub use prompt::{has_trigger, with_trigger};
 pub use schedulers::Scheduler;

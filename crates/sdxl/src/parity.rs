@@ -56,7 +56,7 @@ fn token_ids_equal_transformers() {
     for (part, name) in [("tokenizer", "ids"), ("tokenizer_2", "ids_2")] {
         let tokenizer = Tokenizer::load(&model.path(part)).unwrap();
         let ids = tokenizer
-            .ids(fixture()["prompt"].as_str().unwrap())
+            .ids("prompt", fixture()["prompt"].as_str().unwrap())
             .unwrap();
         let ours: Vec<i64> = tokenizer.windows(&ids, 77)[0]
             .iter()

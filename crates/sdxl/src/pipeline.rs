@@ -33,6 +33,25 @@ pub struct LoadOptions {
     pub dtype: DType,
 }
 
+impl LoadOptions {
+    /// Matrix products in bf16 exist on GPUs only.
+    fn check(&self) -> Result<(), Error> {
+        let (device, expected) = match self.device {
+            Device::Cpu => ("the CPU", "f32 or f16"),
+            _ => ("a GPU", "f32, f16 or bf16"),
+        };
+        match (self.dtype, &self.device) {
+            (DType::F32 | DType::F16, _) => Ok(()),
+            (DType::BF16, gpu) if !gpu.is_cpu() => Ok(()),
+            (dtype, _) => Err(Error::NumberType {
+                dtype: dtype.as_str(),
+                device,
+                expected,
+            }),
+        }
+    }
+}
+
 /// One loaded model: tokenizers, text encoders, UNet and autoencoder.
 pub struct Sdxl {
     text: TextStack,
@@ -65,6 +84,9 @@ pub struct SampleRequest {
     pub scheduler: Scheduler,
     /// Start of the noise, as in `torch.manual_seed`.
     pub seed: u64,
+    /// The text encoders' layer that is used, counted from the end as ComfyUI counts: 1 is the last,
+    /// 2 the one before, with which SDXL was trained.
+    pub clip_skip: u32,
 }
 
 /// Everything but the prompts, which are the caller's own.
@@ -77,6 +99,7 @@ impl std::fmt::Debug for SampleRequest {
             .field("guidance", &self.guidance)
             .field("scheduler", &self.scheduler)
             .field("seed", &self.seed)
+            .field("clip_skip", &self.clip_skip)
             .finish_non_exhaustive()
     }
 }
@@ -139,6 +162,7 @@ impl Sdxl {
     /// # Errors
     /// Missing, damaged or unsupported files, each by name.
     pub fn load(dir: &Path, options: &LoadOptions) -> Result<Sdxl, Error> {
+        options.check()?;
         let LoadOptions { device, dtype } = options;
         let index = IndexConfig::read(&dir.join("model_index.json"))?;
         let scheduler = SchedulerConfig::read(&dir.join("scheduler/scheduler_config.json"))?;
@@ -260,13 +284,14 @@ impl Sdxl {
     }
 
     /// What a prompt conditions the UNet on, for comparison with other implementations: states
-    /// [1, tokens, width] and pooled text [1, projection].
+    /// [1, tokens, width] of the penultimate layer and pooled text [1, projection].
     ///
     /// # Errors
-    /// A prompt that is too long.
+    /// A prompt that is too long or weighs a word out of range.
     pub fn text_embeddings(&self, prompt: &str) -> Result<(Tensor, Tensor), Error> {
-        let states = self.text.encode(&self.text.ids("prompt", prompt)?, 1)?;
-        Ok((states.states, states.pooled))
+        let tokens = self.text.tokens("prompt", prompt)?;
+        let encoded = self.text.encode(&tokens, self.text.clip_skip(2)?, 1)?;
+        Ok((encoded.states, encoded.pooled))
     }
 
     /// What a request's prompts condition the UNet on, as [`Sdxl::sample`] uses them: with windows
@@ -274,7 +299,7 @@ impl Sdxl {
     /// prompt.
     ///
     /// # Errors
-    /// A prompt that is too long.
+    /// A prompt that is too long or weighs a word out of range; a clip skip beyond the layers.
     pub fn prompt_embeddings(&self, request: &SampleRequest) -> Result<PromptEmbeddings, Error> {
         let (states, pooled) = self.encode_prompts(request)?;
         if !guided(request.guidance) {
@@ -290,6 +315,12 @@ impl Sdxl {
             states: states.narrow(0, 1, 1)?,
             pooled: pooled.narrow(0, 1, 1)?,
         })
+    }
+
+    /// How many prompts went through the text encoders.
+    #[cfg(test)]
+    pub(crate) fn encoded_prompts(&self) -> u64 {
+        self.text.encoded()
     }
 
     /// Latent height and width of a request.
@@ -331,21 +362,22 @@ impl Sdxl {
     }
 
     fn encode_prompts(&self, request: &SampleRequest) -> Result<(Tensor, Tensor), Error> {
-        let ids = self.text.ids("prompt", &request.prompt)?;
+        let clip_skip = self.text.clip_skip(request.clip_skip)?;
+        let prompt = self.text.tokens("prompt", &request.prompt)?;
         if !guided(request.guidance) {
-            let PromptStates { states, pooled } = self.text.encode(&ids, 1)?;
+            let PromptStates { states, pooled, .. } = self.text.encode(&prompt, clip_skip, 1)?;
             return Ok((states, pooled));
         }
         let zeros = request.negative_prompt.is_none() && self.index.force_zeros_for_empty_prompt;
         let negative = request.negative_prompt.as_deref().unwrap_or_default();
-        let negative_ids = self.text.ids("negative_prompt", negative)?;
-        let windows = self.text.window_count(&negative_ids);
-        let positive = self.text.encode(&ids, windows)?;
+        let negative = self.text.tokens("negative_prompt", negative)?;
+        let both = [&prompt, &negative].map(|tokens| self.text.window_count(tokens));
+        let windows = both[0].max(both[1]);
+        let positive = self.text.encode(&prompt, clip_skip, windows)?;
         let negative = if zeros {
             positive.zeros_like()?
         } else {
-            self.text
-                .encode(&negative_ids, self.text.window_count(&ids))?
+            self.text.encode(&negative, clip_skip, windows)?
         };
         Ok((
             Tensor::cat(&[negative.states, positive.states], 0)?,

@@ -174,6 +174,7 @@ pub fn request(scheduler: Scheduler) -> SampleRequest {
         guidance: 5.0,
         scheduler,
         seed: 11,
+        clip_skip: 2,
     }
 }
 

@@ -1,4 +1,4 @@
-//! CLIP's text encoder, as SDXL uses it twice: the penultimate layer's states condition the UNet's
+//! CLIP's text encoder, as SDXL uses it twice: the states of a layer near the end condition the UNet's
 //! cross-attention, and the second encoder's projected end token is the pooled text.
 
 use candle_core::{D, DType, Device, Result as Compute, Tensor};
@@ -24,10 +24,29 @@ pub struct TextEncoder {
 
 /// What one encoder makes of a batch of windows.
 pub struct TextStates {
-    /// Output of the layer before the last, [b, tokens, hidden], without the final norm.
-    pub penultimate: Tensor,
-    /// Projection of the end token, [b, projection], where the encoder has one.
+    /// Output of the layer that clip skip names, [b, tokens, hidden], without the final norm.
+    pub states: Tensor,
+    /// Projection of the end token, [b, projection], where the encoder has one: always from the last
+    /// layer, with the final norm.
     pub pooled: Option<Tensor>,
+}
+
+/// Which layer's output is taken, counted from the end as ComfyUI counts ("stop at clip layer"
+/// without the sign): 1 is the last layer, 2 the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClipSkip(usize);
+
+impl ClipSkip {
+    /// Refuses 0 and more than `layers`.
+    pub fn new(count: u32, layers: usize) -> Option<ClipSkip> {
+        let count = count as usize;
+        (1..=layers).contains(&count).then_some(ClipSkip(count))
+    }
+
+    /// The count.
+    pub fn get(self) -> usize {
+        self.0
+    }
 }
 
 impl TextEncoder {
@@ -78,7 +97,7 @@ impl TextEncoder {
     ///
     /// # Errors
     /// Ids outside the vocabulary; a failing device.
-    pub fn forward(&self, windows: &[Vec<u32>]) -> Result<TextStates, Error> {
+    pub fn forward(&self, windows: &[Vec<u32>], clip_skip: ClipSkip) -> Result<TextStates, Error> {
         let (b, n) = (windows.len(), windows.first().map_or(0, Vec::len));
         let device = self.tokens.device();
         let ids = Tensor::from_vec(windows.concat(), (b, n), device)?;
@@ -88,19 +107,26 @@ impl TextEncoder {
             .reshape((b, n, ()))?;
         let mut x = embedded.broadcast_add(&self.positions.narrow(0, 0, n)?)?;
         let mask = causal_mask(n, x.dtype(), device)?;
-        let mut penultimate = x.clone();
-        for layer in &self.layers {
-            penultimate = x;
-            x = layer.forward(&penultimate, &mask)?;
+        let (kept, skipped) = self.split_layers(clip_skip);
+        for layer in kept {
+            x = layer.forward(&x, &mask)?;
         }
-        let pooled = self
-            .projection
-            .as_ref()
-            .map(|projection| self.pool(&x, windows, projection));
-        Ok(TextStates {
-            penultimate,
-            pooled: pooled.transpose()?,
-        })
+        let states = x.clone();
+        let Some(projection) = &self.projection else {
+            let pooled = None;
+            return Ok(TextStates { states, pooled });
+        };
+        for layer in skipped {
+            x = layer.forward(&x, &mask)?;
+        }
+        let pooled = Some(self.pool(&x, windows, projection)?);
+        Ok(TextStates { states, pooled })
+    }
+
+    /// The layers up to the one whose output is taken, and those behind it.
+    fn split_layers(&self, clip_skip: ClipSkip) -> (&[Layer], &[Layer]) {
+        let kept = (self.layers.len() + 1).saturating_sub(clip_skip.get());
+        self.layers.split_at(kept.min(self.layers.len()))
     }
 
     fn pool(&self, x: &Tensor, windows: &[Vec<u32>], projection: &Tensor) -> Compute<Tensor> {

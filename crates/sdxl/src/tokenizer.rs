@@ -97,15 +97,15 @@ impl Tokenizer {
         self.largest
     }
 
-    /// The ids of `text`, without start, end and padding.
+    /// The ids of `text`, the request's `field`, without start, end and padding.
     ///
     /// # Errors
     /// A character for which the vocabulary has neither a token nor an unknown token.
-    pub fn ids(&self, text: &str) -> Result<Vec<u32>, Error> {
+    pub fn ids(&self, field: &'static str, text: &str) -> Result<Vec<u32>, Error> {
         let encoded = self.bpe.encode_fast(text, false);
         let encoded = encoded.map_err(|_| {
             Error::bad_request(
-                "prompt",
+                field,
                 "it holds a character that the tokenizer does not know",
             )
         })?;

@@ -12,7 +12,9 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use likeness_bundle::{Bundle, Defaults, SdxlModel};
 use likeness_hyperlora::{Basis, Kind, Lora, Stack};
-use likeness_sdxl::{LoadOptions, LowRankUpdate, SampleRequest, Scheduler, Sdxl, Step};
+use likeness_sdxl::{
+    LoadOptions, LowRankUpdate, SampleRequest, Scheduler, Sdxl, Step, has_trigger,
+};
 
 use super::{
     coefficients::{self, Origin},
@@ -35,7 +37,8 @@ pub struct SampleArgs {
     /// One of the bundle's further models, by its name.
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
-    /// What to show, taken as it is: nothing is added.
+    /// What to show, taken as it is: no trigger words are added. (word:1.2), (word) and [word] weigh words, \( is a
+    /// plain bracket.
     #[arg(long)]
     prompt: String,
     /// What to avoid; leaving it out is not the same as "".
@@ -59,6 +62,10 @@ pub struct SampleArgs {
     /// Start of the noise, as in torch.manual_seed.
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// The text encoders' layer that is used, counted from the end as ComfyUI counts: 1 is the last, 2 the
+    /// one before.
+    #[arg(long, value_name = "N")]
+    clip_skip: Option<u32>,
     /// Start from this noise: a safetensors file with `noise` [1, 4, height/8, width/8] of unit variance.
     #[arg(long, value_name = "FILE")]
     noise: Option<PathBuf>,
@@ -210,6 +217,7 @@ impl SampleArgs {
             guidance: self.guidance.unwrap_or(defaults.guidance),
             scheduler,
             seed: self.seed,
+            clip_skip: self.clip_skip.unwrap_or(defaults.clip_skip),
         })
     }
 
@@ -267,8 +275,8 @@ impl SampleArgs {
 
     /// A prompt without the words that a LoRA was trained with loses the person.
     fn warn_without_trigger(&self, defaults: &Defaults) {
-        let words = defaults.trigger.trim().trim_end_matches(',');
-        if !self.coefficients.is_empty() && !words.is_empty() && !self.prompt.contains(words) {
+        if !self.coefficients.is_empty() && !has_trigger(&defaults.trigger, &self.prompt) {
+            let words = defaults.trigger.trim().trim_end_matches(',');
             note(&format!(
                 "the prompt lacks the trigger words, so that the likeness fades; begin it with {words:?}"
             ));
@@ -387,7 +395,7 @@ fn show(
     let json = serde_json::json!({
         "out": args.out, "width": request.width, "height": request.height,
         "steps": request.steps, "guidance": request.guidance,
-        "scheduler": request.scheduler.as_str(), "seed": request.seed,
+        "scheduler": request.scheduler.as_str(), "seed": request.seed, "clip_skip": request.clip_skip,
         "updated_matrices": updates,
         "trajectory": args.trajectory, "dump_text": args.dump_text,
     });

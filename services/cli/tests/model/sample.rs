@@ -154,6 +154,32 @@ fn noise_is_taken_as_given_and_persons_stack() {
 }
 
 #[test]
+fn prompts_are_weighed_and_encoded_by_the_layer_that_is_asked_for() {
+    let (stage, _) = pocket_stage();
+    let dir = stage.path();
+    let text = |negative: &str, clip_skip: &str| {
+        let more = ["--negative", negative, "--clip-skip", clip_skip];
+        let told = sample(
+            dir,
+            "x.png",
+            &[&["--dump-text", "t.safetensors"], &more[..]].concat(),
+        );
+        assert_eq!(told["clip_skip"].to_string(), clip_skip);
+        let text = load(&dir.join("t.safetensors"));
+        ["negative_prompt_embeds", "negative_pooled"].map(|name| flat(&text[name]))
+    };
+    let [states, pooled] = text("a blurry portrait", "2");
+    let [weighed, same] = text("a (blurry:1.4) portrait", "2");
+    assert_ne!(weighed, states);
+    assert_eq!(same, pooled);
+    let [last, same] = text("a blurry portrait", "1");
+    assert_ne!(last, states);
+    assert_eq!(same, pooled);
+    let told = sample(dir, "x.png", &[]);
+    assert_eq!(told["clip_skip"], 2);
+}
+
+#[test]
 fn what_cannot_be_sampled_is_refused_and_leaves_nothing() {
     let (stage, _) = pocket_stage();
     let dir = stage.path();
@@ -188,6 +214,9 @@ fn what_cannot_be_sampled_is_refused_and_leaves_nothing() {
     );
     assert!(sample(&["--model", "realvis"]).contains("realvis"));
     assert!(sample(&["--guidance", "1000"]).contains("guidance"));
+    assert!(sample(&["--clip-skip", "0"]).contains("clip_skip: expected 1"));
+    assert!(sample(&["--negative", &"x".repeat(100_000)]).contains("negative_prompt: expected"));
+    assert!(sample(&["--dtype", "bf16"]).contains("take f32 or f16"));
     let usage = |more: &[&str]| {
         let args = [
             "model", "sample", "--bundle", "pocket", "--prompt", "x", "--out", "x.png",

@@ -12,7 +12,9 @@ use likeness_domain::{
     render::{ImageFormat, RenderProgress, RenderTimings, RenderedImage},
 };
 use likeness_hyperlora::{Basis, Kind, Lora, Stack};
-use likeness_sdxl::{LoadOptions, LowRankUpdate, SampleRequest, Scheduler, Sdxl, Step};
+use likeness_sdxl::{
+    LoadOptions, LowRankUpdate, SampleRequest, Scheduler, Sdxl, Step, with_trigger,
+};
 use ring::digest::{SHA256, digest};
 
 use super::{Failure, Job, Painted, encode::encode};
@@ -153,11 +155,12 @@ impl Models {
         let spec = &job.spec;
         let scheduler: Scheduler = spec.scheduler.as_str().parse().map_err(model_fault)?;
         Ok(SampleRequest {
-            prompt: triggered(
-                &self.bundle.defaults().trigger,
-                &spec.prompt,
-                !job.sets.is_empty(),
-            ),
+            prompt: if job.sets.is_empty() {
+                spec.prompt.clone()
+            } else {
+                // Without them the LoRA fades.
+                with_trigger(&self.bundle.defaults().trigger, &spec.prompt)
+            },
             negative_prompt: spec.negative_prompt.clone(),
             width: spec.width,
             height: spec.height,
@@ -165,6 +168,7 @@ impl Models {
             guidance: f64::from(spec.guidance),
             scheduler,
             seed: spec.seed.unsigned_abs() + u64::from(index),
+            clip_skip: self.bundle.defaults().clip_skip,
         })
     }
 }
@@ -202,15 +206,6 @@ fn updates(lora: &Lora, scale: f64) -> Result<Vec<LowRankUpdate>, likeness_hyper
             scale: 1.0,
         })
         .collect())
-}
-
-/// Without the trigger words a LoRA fades, so they are put in front where a person is shown and they are missing.
-fn triggered(trigger: &str, prompt: &str, shows_person: bool) -> String {
-    let words = trigger.trim().trim_end_matches(',');
-    if !shows_person || words.is_empty() || prompt.contains(words) {
-        return prompt.to_owned();
-    }
-    format!("{trigger}{prompt}")
 }
 
 fn report(job: &Job, image: u32, step: &Step<'_>) {
@@ -280,23 +275,5 @@ fn encoding_fault(error: impl std::fmt::Display) -> Failure {
     Failure::Permanent {
         reason: "NOT_ENCODABLE",
         message: error.to_string(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn trigger_words_are_added_once_and_only_for_a_person() {
-        let trigger = "fcsks fxhks fhyks, ";
-        assert_eq!(
-            triggered(trigger, "a portrait", true),
-            "fcsks fxhks fhyks, a portrait"
-        );
-        let present = "fcsks fxhks fhyks, a portrait";
-        assert_eq!(triggered(trigger, present, true), present);
-        assert_eq!(triggered(trigger, "a portrait", false), "a portrait");
-        assert_eq!(triggered("", "a portrait", true), "a portrait");
     }
 }

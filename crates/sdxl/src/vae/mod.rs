@@ -1,5 +1,8 @@
 //! The autoencoder between pictures and latents. It runs in f32 whatever the UNet's type: SDXL's
-//! own autoencoder overflows in f16.
+//! own autoencoder overflows in f16. A batch goes through it one sample at a time, and a picture of
+//! more than 1024² pixels in tiles, so that its memory is bounded by that of one picture of 1024².
+
+mod tiling;
 
 use candle_core::{DType, Device, Result as Compute, Tensor};
 
@@ -11,6 +14,14 @@ use crate::layers::{GroupNorm, Linear};
 use crate::resnet::{Downsample, Resnet, ResnetConfig, Upsample};
 use crate::weights::Weights;
 
+use tiling::{Tiles, in_tiles};
+
+/// Pixels that are decoded or encoded as a whole. All sizes that SDXL was trained with have at most
+/// as many, and agree with an autoencoder that knows no tiles.
+const MAX_WHOLE: usize = 1024 * 1024;
+/// A tile's side in pixels; neighbours share a quarter of it.
+const TILE_SIDE: usize = 1024;
+
 const EPS: f64 = 1e-6;
 
 /// Encoder and decoder.
@@ -20,6 +31,27 @@ pub struct Vae {
     decoder: Decoder,
     quant: Option<Conv>,
     post_quant: Option<Conv>,
+    tiling: Tiling,
+}
+
+/// When to take tiles, and which, in latents.
+#[derive(Clone, Copy)]
+struct Tiling {
+    max_whole: usize,
+    tiles: Tiles,
+}
+
+impl Tiling {
+    fn new(factor: usize) -> Tiling {
+        let side = TILE_SIDE / factor;
+        Tiling {
+            max_whole: MAX_WHOLE / (factor * factor),
+            tiles: Tiles {
+                side,
+                overlap: side / 4,
+            },
+        }
+    }
 }
 
 impl Vae {
@@ -39,6 +71,7 @@ impl Vae {
             decoder: Decoder::load(&weights.pp("decoder"), config)?,
             quant: quant.transpose()?,
             post_quant: post.transpose()?,
+            tiling: Tiling::new(config.factor()),
             config: config.clone(),
         })
     }
@@ -87,6 +120,18 @@ impl Vae {
     }
 
     pub(crate) fn decode_unscaled(&self, latents: &Tensor) -> Compute<Tensor> {
+        let (_, _, h, w) = latents.dims4()?;
+        let Tiling { max_whole, tiles } = self.tiling;
+        let output = tiles.enlarged(self.config.factor());
+        one_by_one(latents, &|latents| {
+            if h * w <= max_whole {
+                return self.decode_whole(latents);
+            }
+            in_tiles(latents, tiles, output, &|tile| self.decode_whole(tile))
+        })
+    }
+
+    fn decode_whole(&self, latents: &Tensor) -> Compute<Tensor> {
         match &self.post_quant {
             None => self.decoder.forward(latents),
             Some(conv) => self.decoder.forward(&conv.forward(latents)?),
@@ -94,6 +139,20 @@ impl Vae {
     }
 
     pub(crate) fn encode_mean(&self, picture: &Tensor) -> Compute<Tensor> {
+        let (_, _, h, w) = picture.dims4()?;
+        let Tiling { max_whole, tiles } = self.tiling;
+        let factor = self.config.factor();
+        one_by_one(picture, &|picture| {
+            if h * w <= max_whole * factor * factor {
+                return self.encode_whole(picture);
+            }
+            in_tiles(picture, tiles.enlarged(factor), tiles, &|tile| {
+                self.encode_whole(tile)
+            })
+        })
+    }
+
+    fn encode_whole(&self, picture: &Tensor) -> Compute<Tensor> {
         let moments = self.encoder.forward(picture)?;
         let moments = match &self.quant {
             None => moments,
@@ -101,6 +160,15 @@ impl Vae {
         };
         moments.narrow(1, 0, 4)
     }
+}
+
+/// `run` of every sample of a batch, one after another.
+fn one_by_one(x: &Tensor, run: &dyn Fn(&Tensor) -> Compute<Tensor>) -> Compute<Tensor> {
+    if x.dim(0)? == 1 {
+        return run(x);
+    }
+    let samples = (0..x.dim(0)?).map(|sample| run(&x.narrow(0, sample, 1)?));
+    Tensor::cat(&samples.collect::<Compute<Vec<_>>>()?, 0)
 }
 
 fn resnet(
@@ -318,3 +386,6 @@ impl Decoder {
         self.conv_out.forward(&self.norm_out.forward_silu(&x)?)
     }
 }
+
+#[cfg(test)]
+mod tests;
