@@ -1,8 +1,6 @@
 //! From prompts to what the UNet is conditioned on.
 
-use std::path::Path;
-
-use candle_core::{D, DType, Device, Tensor};
+use candle_core::{D, Tensor};
 
 use crate::Error;
 use crate::config::TextConfig;
@@ -20,6 +18,16 @@ pub(crate) struct TextStack {
     first: Branch,
     second: Branch,
     length: usize,
+}
+
+/// What one text encoder is loaded from.
+pub(crate) struct TextPart<'a> {
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+    /// Its tensors.
+    pub weights: Weights,
+    /// Its sizes.
+    pub config: &'a TextConfig,
 }
 
 struct Branch {
@@ -43,24 +51,13 @@ pub(crate) struct PromptIds {
 }
 
 impl TextStack {
-    /// Loads `text_encoder`, `tokenizer` and their seconds below `dir`.
-    pub fn load(dir: &Path, device: &Device, dtype: DType) -> Result<TextStack, Error> {
-        let (first, one) = Branch::load(dir, "", device, dtype)?;
-        let (second, two) = Branch::load(dir, "_2", device, dtype)?;
-        if one.max_position_embeddings != two.max_position_embeddings {
-            let what = format!(
-                "the text encoders take {} and {} tokens, expected the same number",
-                one.max_position_embeddings, two.max_position_embeddings
-            );
-            return Err(Error::unsupported(
-                &dir.join("text_encoder_2/config.json"),
-                what,
-            ));
-        }
+    /// Loads both encoders, whose widths and lengths have been checked.
+    pub fn load(first: TextPart<'_>, second: TextPart<'_>) -> Result<TextStack, Error> {
+        let length = first.config.max_position_embeddings;
         Ok(TextStack {
-            first,
-            second,
-            length: one.max_position_embeddings,
+            first: Branch::load(first, false)?,
+            second: Branch::load(second, true)?,
+            length,
         })
     }
 
@@ -108,12 +105,6 @@ impl TextStack {
             pooled: pooled.narrow(0, 0, 1)?,
         })
     }
-
-    /// Width of the states and of the pooled text.
-    pub fn widths(&self) -> (usize, usize) {
-        let (one, two) = (self.first.encoder.config(), self.second.encoder.config());
-        (one.hidden_size + two.hidden_size, two.projection_dim)
-    }
 }
 
 impl PromptStates {
@@ -127,30 +118,25 @@ impl PromptStates {
 }
 
 impl Branch {
-    fn load(
-        dir: &Path,
-        suffix: &str,
-        device: &Device,
-        dtype: DType,
-    ) -> Result<(Branch, TextConfig), Error> {
-        let encoder_dir = dir.join(format!("text_encoder{suffix}"));
-        let config_path = encoder_dir.join("config.json");
-        let config = TextConfig::read(&config_path)?;
-        let tokenizer = Tokenizer::load(&dir.join(format!("tokenizer{suffix}")))?;
+    fn load(part: TextPart<'_>, projected: bool) -> Result<Branch, Error> {
+        let TextPart {
+            tokenizer,
+            weights,
+            config,
+        } = part;
         if tokenizer.largest_id() as usize >= config.vocab_size {
             let what = format!(
                 "`vocab_size` is {}, but the tokenizer has an id {}",
                 config.vocab_size,
                 tokenizer.largest_id()
             );
-            return Err(Error::unsupported(&config_path, what));
+            return Err(Error::unsupported(weights.path(), what));
         }
-        let weights = Weights::open(&encoder_dir, "model", device, dtype)?;
-        let encoder = TextEncoder::load(&weights, &config, suffix == "_2")?;
+        let encoder = TextEncoder::load(&weights, config, projected)?;
         // Encoder 1 may come from a whole CLIP with its projection; position ids are a mere count.
         weights
             .finish(|name| name.ends_with("position_ids") || name == "text_projection.weight")?;
-        Ok((Branch { tokenizer, encoder }, config))
+        Ok(Branch { tokenizer, encoder })
     }
 
     fn encode(&self, ids: &[u32], windows: usize, length: usize) -> Result<TextStates, Error> {

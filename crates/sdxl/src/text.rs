@@ -69,11 +69,6 @@ impl TextEncoder {
         })
     }
 
-    /// The encoder's sizes.
-    pub fn config(&self) -> &TextConfig {
-        &self.config
-    }
-
     /// Encodes windows of equal length.
     ///
     /// # Errors

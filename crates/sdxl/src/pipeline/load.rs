@@ -1,75 +1,177 @@
-//! Loading a model's parts from its files.
+//! Loading a model: from a diffusers folder, from one file, or at random.
 
 use std::path::Path;
 
 use candle_core::{DType, Device};
+use likeness_checkpoint::Part;
 
 use super::{LoadOptions, Sdxl};
 use crate::Error;
-use crate::config::{IndexConfig, SchedulerConfig, UNetConfig, VaeConfig};
+use crate::config::SdxlConfig;
 use crate::preview::PreviewMap;
-use crate::prompt::TextStack;
+use crate::prompt::{TextPart, TextStack};
+use crate::random::Random;
+use crate::tokenizer::Tokenizer;
 use crate::unet::UNet;
 use crate::vae::Vae;
-use crate::weights::Weights;
+use crate::weights::{SingleFile, Weights};
+
+/// A tokenizer for each text encoder.
+type Tokenizers = [Tokenizer; 2];
 
 impl Sdxl {
-    /// Loads a diffusers folder. Weights are memory-mapped and converted as they are read.
+    /// Loads a diffusers folder, or a single-file checkpoint with a folder of its own name, without the
+    /// ending, beside it (see [`Sdxl::load_single_file`]). Weights are memory-mapped and converted one
+    /// tensor at a time.
     ///
     /// # Errors
     /// Missing, damaged or unsupported files, each by name.
-    pub fn load(dir: &Path, options: &LoadOptions) -> Result<Sdxl, Error> {
+    pub fn load(path: &Path, options: &LoadOptions) -> Result<Sdxl, Error> {
+        if path.is_file() {
+            let beside = Some(path.with_extension("")).filter(|dir| dir.is_dir());
+            return Sdxl::load_single_file(path, beside.as_deref(), options);
+        }
+        load_folder(path, options)
+    }
+
+    /// Loads a single-file checkpoint in ComfyUI's names: `model.diffusion_model.*`,
+    /// `conditioner.embedders.*`, `first_stage_model.*`.
+    ///
+    /// Such a file holds no tokenizer and no configuration. Sizes are read off its tensors; what no shape
+    /// tells is SDXL's own (heads 64 wide, 32 norm groups, its noise schedule), and the tokenizer is
+    /// CLIP's, which the program carries. `configs` may name a folder that says otherwise, in diffusers'
+    /// layout without weights: `unet/config.json`, `vae/config.json`, `text_encoder*/config.json` (each
+    /// counts where its sizes are those of the tensors), `scheduler/`, `tokenizer/` and `tokenizer_2/`;
+    /// a CLIP folder with `vocab.json` and `merges.txt` serves as well.
+    ///
+    /// # Errors
+    /// [`Error::OtherModel`] for anything but SDXL base; missing, misshapen and unknown tensors; a
+    /// damaged file.
+    pub fn load_single_file(
+        path: &Path,
+        configs: Option<&Path>,
+        options: &LoadOptions,
+    ) -> Result<Sdxl, Error> {
         let LoadOptions { device, dtype } = options;
-        let index = IndexConfig::read(&dir.join("model_index.json"))?;
-        let scheduler = SchedulerConfig::read(&dir.join("scheduler/scheduler_config.json"))?;
-        let unet_config = UNetConfig::read(&dir.join("unet/config.json"))?;
-        let vae_config = VaeConfig::read(&dir.join("vae/config.json"))?;
-        let text = TextStack::load(dir, device, *dtype)?;
-        check_widths(&unet_config, &text, dir)?;
-        let unet = load_unet(&dir.join("unet"), &unet_config, options)?;
-        let vae = load_vae(&dir.join("vae"), &vae_config, device)?;
-        let factor = vae_config.factor();
-        let preview = PreviewMap::fit(&vae, factor, device)?;
-        let (device, dtype) = (device.clone(), *dtype);
-        Ok(Sdxl {
-            text,
-            unet,
-            vae,
-            factor,
-            scheduler,
-            index,
-            preview,
+        let file = SingleFile::open(path)?;
+        let mut config = SdxlConfig::of_sizes(file.sizes(), path)?;
+        if let Some(dir) = configs {
+            config.refine(dir)?;
+        }
+        config.check_heads(path)?;
+        config.check_widths(path)?;
+        let vocabularies = [&config.text_encoder, &config.text_encoder_2].map(|c| c.vocab_size);
+        let tokenizers = Tokenizer::pair_for(vocabularies, configs, path)?;
+        let weights = |part| file.part(part, device, part_dtype(part, *dtype));
+        let model = assemble(config, |part| Ok(weights(part)), tokenizers, options)?;
+        file.finish()?;
+        Ok(model)
+    }
+
+    /// A model of any size with weights at random, made on the device: for measuring without a
+    /// checkpoint. Its pictures show nothing. CLIP's tokenizer serves where the vocabulary is CLIP's.
+    ///
+    /// # Errors
+    /// A vocabulary smaller than CLIP's; out of memory.
+    pub fn random(config: SdxlConfig, options: &LoadOptions, seed: u64) -> Result<Sdxl, Error> {
+        let path = Path::new("random weights");
+        config.check_widths(path)?;
+        let vocabularies = [&config.text_encoder, &config.text_encoder_2].map(|c| c.vocab_size);
+        let tokenizers = Tokenizer::pair_for(vocabularies, None, path)?;
+        let weights = |part: Part| {
+            let dtype = part_dtype(part, options.dtype);
+            let named = Weights::random(Random::new(seed), &options.device, dtype);
+            Ok(named.pp(part.folder()))
+        };
+        assemble(config, weights, tokenizers, options)
+    }
+}
+
+fn load_folder(dir: &Path, options: &LoadOptions) -> Result<Sdxl, Error> {
+    let LoadOptions { device, dtype } = options;
+    let config = SdxlConfig::read(dir)?;
+    config.check_widths(dir)?;
+    let tokenizers = [
+        Tokenizer::load(&dir.join("tokenizer"))?,
+        Tokenizer::load(&dir.join("tokenizer_2"))?,
+    ];
+    let weights = |part: Part| {
+        let stem = match part {
+            Part::TextEncoder | Part::TextEncoder2 => "model",
+            Part::Unet | Part::Vae => "diffusion_pytorch_model",
+        };
+        Weights::open(
+            &dir.join(part.folder()),
+            stem,
             device,
-            dtype,
+            part_dtype(part, *dtype),
+        )
+    };
+    assemble(config, weights, tokenizers, options)
+}
+
+/// The autoencoder is always f32.
+fn part_dtype(part: Part, dtype: DType) -> DType {
+    match part {
+        Part::Vae => DType::F32,
+        Part::TextEncoder | Part::TextEncoder2 | Part::Unet => dtype,
+    }
+}
+
+/// Loads all parts; each part's files are let go when it has been loaded.
+fn assemble(
+    config: SdxlConfig,
+    weights: impl Fn(Part) -> Result<Weights, Error>,
+    [first, second]: Tokenizers,
+    options: &LoadOptions,
+) -> Result<Sdxl, Error> {
+    let text = |tokenizer, part, config| {
+        let weights = weights(part)?;
+        Ok::<_, Error>(TextPart {
+            tokenizer,
+            weights,
+            config,
         })
-    }
+    };
+    let text = TextStack::load(
+        text(first, Part::TextEncoder, &config.text_encoder)?,
+        text(second, Part::TextEncoder2, &config.text_encoder_2)?,
+    )?;
+    let unet = load_unet(&weights(Part::Unet)?, &config)?;
+    let vae = load_vae(&weights(Part::Vae)?, &config)?;
+    finish(config, text, unet, vae, options)
 }
 
-fn check_widths(unet: &UNetConfig, text: &TextStack, dir: &Path) -> Result<(), Error> {
-    let (states, pooled) = text.widths();
-    if (states, pooled) == (unet.cross_attention_dim, unet.pooled_dim()) {
-        return Ok(());
-    }
-    let what = format!(
-        "the UNet takes text states of width {} and pooled text of width {}, the text encoders give \
-         {states} and {pooled}",
-        unet.cross_attention_dim,
-        unet.pooled_dim()
-    );
-    Err(Error::unsupported(&dir.join("unet/config.json"), what))
-}
-
-fn load_unet(dir: &Path, config: &UNetConfig, options: &LoadOptions) -> Result<UNet, Error> {
-    let stem = "diffusion_pytorch_model";
-    let weights = Weights::open(dir, stem, &options.device, options.dtype)?;
-    let unet = UNet::load(&weights, config)?;
+fn load_unet(weights: &Weights, config: &SdxlConfig) -> Result<UNet, Error> {
+    let unet = UNet::load(weights, &config.unet)?;
     weights.finish(|_| false)?;
     Ok(unet)
 }
 
-fn load_vae(dir: &Path, config: &VaeConfig, device: &Device) -> Result<Vae, Error> {
-    let weights = Weights::open(dir, "diffusion_pytorch_model", device, DType::F32)?;
-    let vae = Vae::load(&weights, config)?;
+fn load_vae(weights: &Weights, config: &SdxlConfig) -> Result<Vae, Error> {
+    let vae = Vae::load(weights, &config.vae)?;
     weights.finish(|_| false)?;
     Ok(vae)
+}
+
+fn finish(
+    config: SdxlConfig,
+    text: TextStack,
+    unet: UNet,
+    vae: Vae,
+    options: &LoadOptions,
+) -> Result<Sdxl, Error> {
+    let device: &Device = &options.device;
+    let factor = config.vae.factor();
+    Ok(Sdxl {
+        preview: PreviewMap::fit(&vae, factor, device)?,
+        text,
+        unet,
+        vae,
+        factor,
+        scheduler: config.scheduler,
+        index: config.index,
+        device: device.clone(),
+        dtype: options.dtype,
+    })
 }

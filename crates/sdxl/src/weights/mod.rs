@@ -1,37 +1,48 @@
-//! Weight files: memory-mapped safetensors, looked up by name and checked by shape.
+//! Weights, looked up by diffusers' names and checked by shape: from a diffusers part's files, from one
+//! part of a single-file checkpoint, or at random.
+
+mod files;
+mod single_file;
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use candle_core::safetensors::MmapedSafetensors;
 use candle_core::{DType, Device, Tensor};
-use serde::Deserialize;
+use likeness_checkpoint::{Form, Part, Sizes, Source};
+use safetensors::Dtype;
 
+use self::files::{Files, Stored};
+pub use self::single_file::SingleFile;
 use crate::Error;
-use crate::config::read_json;
+use crate::random::Random;
 
 /// A view of one part's weights below a name prefix. Clones share the mapping.
 #[derive(Clone)]
 pub struct Weights {
-    shared: Arc<Shared>,
+    origin: Origin,
+    device: Device,
+    dtype: DType,
     prefix: String,
 }
 
-struct Shared {
-    /// The file, or the first shard's folder: named in errors.
-    path: PathBuf,
-    tensors: MmapedSafetensors,
-    device: Device,
-    dtype: DType,
-    /// What has been asked for, so that leftovers can be reported.
-    used: Mutex<BTreeSet<String>>,
+#[derive(Clone)]
+enum Origin {
+    /// The names are the files' own.
+    Files(Arc<Opened>),
+    /// The names are looked up in one checkpoint of all parts.
+    SingleFile(Arc<Opened>, Arc<Sizes>, Part),
+    Random(Random),
 }
 
-#[derive(Deserialize)]
-struct ShardIndex {
-    weight_map: std::collections::BTreeMap<String, String>,
+/// Mapped files, and what of them has been asked for.
+struct Opened {
+    /// The file, or the shards' folder: named in errors.
+    path: PathBuf,
+    files: Files,
+    /// Leftovers are reported.
+    used: Mutex<BTreeSet<String>>,
 }
 
 impl Weights {
@@ -41,32 +52,36 @@ impl Weights {
     /// # Errors
     /// No such file; a truncated or damaged one.
     pub fn open(dir: &Path, stem: &str, device: &Device, dtype: DType) -> Result<Weights, Error> {
-        let files = weight_files(dir, stem)?;
-        let path = if files.len() == 1 {
-            files[0].clone()
-        } else {
-            dir.to_path_buf()
+        let mut paths = files::weight_files(dir, stem)?;
+        let files = Files::open(&paths)?;
+        let path = match paths.len() {
+            1 => paths.remove(0),
+            _ => dir.to_path_buf(),
         };
-        let tensors = map_files(&files)?;
-        let shared = Shared {
-            path,
-            tensors,
+        let origin = Origin::Files(Arc::new(Opened::new(path, files)));
+        Ok(Weights::new(origin, device, dtype))
+    }
+
+    /// Weights of any name and shape, drawn when they are asked for.
+    pub fn random(random: Random, device: &Device, dtype: DType) -> Weights {
+        Weights::new(Origin::Random(random), device, dtype)
+    }
+
+    fn new(origin: Origin, device: &Device, dtype: DType) -> Weights {
+        Weights {
+            origin,
             device: device.clone(),
             dtype,
-            used: Mutex::new(BTreeSet::new()),
-        };
-        Ok(Weights {
-            shared: Arc::new(shared),
             prefix: String::new(),
-        })
+        }
     }
 
     /// The view one name level down.
     #[must_use]
     pub fn pp(&self, name: impl Display) -> Weights {
         Weights {
-            shared: Arc::clone(&self.shared),
             prefix: self.full_name(name),
+            ..self.clone()
         }
     }
 
@@ -77,67 +92,59 @@ impl Weights {
 
     /// The file or folder, for errors.
     pub fn path(&self) -> &Path {
-        &self.shared.path
+        match &self.origin {
+            Origin::Files(opened) | Origin::SingleFile(opened, ..) => &opened.path,
+            Origin::Random(_) => Path::new("random weights"),
+        }
     }
 
-    /// Whether the tensor exists.
+    /// Whether the tensor exists. Of random weights none does before it is asked for.
     pub fn contains(&self, name: &str) -> bool {
-        self.shared.tensors.get(&self.full_name(name)).is_ok()
+        match &self.origin {
+            Origin::Files(opened) | Origin::SingleFile(opened, ..) => {
+                opened.files.get(&self.source(name).tensor).is_some()
+            }
+            Origin::Random(_) => false,
+        }
     }
 
     /// The tensor `name` below this prefix.
     ///
     /// # Errors
-    /// [`Error::MissingTensor`], [`Error::TensorShape`].
+    /// [`Error::MissingTensor`], [`Error::TensorShape`], [`Error::TensorType`].
     pub fn get(&self, name: &str, shape: &[usize]) -> Result<Tensor, Error> {
-        let tensor = self.full_name(name);
-        let path = || self.shared.path.clone();
-        let view = self.shared.tensors.get(&tensor);
-        let view = view.map_err(|_| Error::MissingTensor {
-            path: path(),
-            tensor: tensor.clone(),
-        })?;
-        if view.shape() != shape {
-            let (expected, found) = (shape.to_vec(), view.shape().to_vec());
-            return Err(Error::TensorShape {
-                path: path(),
-                tensor,
-                expected,
-                found,
-            });
-        }
-        let loaded = self.shared.tensors.load(&tensor, &self.shared.device)?;
-        self.mark_used(tensor);
-        Ok(loaded.to_dtype(self.shared.dtype)?)
+        let tensor = match &self.origin {
+            Origin::Files(opened) | Origin::SingleFile(opened, ..) => {
+                opened.load(self.source(name), shape, &self.device)?
+            }
+            Origin::Random(random) => random.draw(&self.full_name(name), shape, &self.device)?,
+        };
+        Ok(tensor.to_dtype(self.dtype)?)
     }
 
-    /// Checks that every tensor has been asked for, but for those that `ignored` accepts.
+    /// Checks that every tensor of a part's own files has been asked for, but for those that `ignored`
+    /// accepts. A single file's tensors are checked when all parts have been loaded:
+    /// [`SingleFile::finish`].
     ///
     /// # Errors
     /// [`Error::UnknownTensors`].
     pub fn finish(&self, ignored: impl Fn(&str) -> bool) -> Result<(), Error> {
-        let names: BTreeSet<String> = self
-            .shared
-            .tensors
-            .tensors()
-            .into_iter()
-            .map(|(name, _)| name)
-            .collect();
-        let used = self
-            .shared
-            .used
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let mut unknown = names.difference(&used).filter(|name| !ignored(name));
-        let Some(first) = unknown.next().cloned() else {
-            return Ok(());
-        };
-        let count = 1 + unknown.count();
-        Err(Error::UnknownTensors {
-            path: self.shared.path.clone(),
-            count,
-            first,
-        })
+        match &self.origin {
+            Origin::Files(opened) => opened.finish(ignored),
+            Origin::SingleFile(..) | Origin::Random(_) => Ok(()),
+        }
+    }
+
+    /// Where the tensor `name` below this prefix lies.
+    fn source(&self, name: &str) -> Source {
+        let name = self.full_name(name);
+        match &self.origin {
+            Origin::SingleFile(_, sizes, part) => sizes.source(*part, &name),
+            Origin::Files(_) | Origin::Random(_) => Source {
+                tensor: name,
+                form: Form::Whole,
+            },
+        }
     }
 
     fn full_name(&self, name: impl Display) -> String {
@@ -147,100 +154,102 @@ impl Weights {
             format!("{}.{name}", self.prefix)
         }
     }
+}
 
-    fn mark_used(&self, tensor: String) {
-        let mut used = self
-            .shared
-            .used
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+impl Opened {
+    fn new(path: PathBuf, files: Files) -> Opened {
+        Opened {
+            path,
+            files,
+            used: Mutex::default(),
+        }
+    }
+
+    /// The tensor of `shape` that `source` names, in the file's number type.
+    fn load(&self, source: Source, shape: &[usize], device: &Device) -> Result<Tensor, Error> {
+        let Source { tensor, form } = source;
+        let Some(stored) = self.files.get(&tensor) else {
+            let path = self.path.clone();
+            return Err(Error::MissingTensor { path, tensor });
+        };
+        self.check_shape(&tensor, &stored, form, shape)?;
+        let dtype = self.number_type(&tensor, stored.info.dtype)?;
+        let loaded = read(&stored, form, shape, dtype, device)?;
+        stored.release();
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         used.insert(tensor);
+        Ok(loaded)
+    }
+
+    fn check_shape(
+        &self,
+        tensor: &str,
+        stored: &Stored<'_>,
+        form: Form,
+        shape: &[usize],
+    ) -> Result<(), Error> {
+        let mut expected = form.file_shapes(shape);
+        if expected.contains(&stored.info.shape) {
+            return Ok(());
+        }
+        Err(Error::TensorShape {
+            path: self.path.clone(),
+            tensor: tensor.to_owned(),
+            expected: expected.swap_remove(0),
+            found: stored.info.shape.clone(),
+        })
+    }
+
+    fn number_type(&self, tensor: &str, found: Dtype) -> Result<DType, Error> {
+        match found {
+            Dtype::F32 => Ok(DType::F32),
+            Dtype::F16 => Ok(DType::F16),
+            Dtype::BF16 => Ok(DType::BF16),
+            other => Err(Error::TensorType {
+                path: self.path.clone(),
+                tensor: tensor.to_owned(),
+                found: other.to_string(),
+            }),
+        }
+    }
+
+    fn finish(&self, ignored: impl Fn(&str) -> bool) -> Result<(), Error> {
+        let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let names = self.files.names();
+        let mut unknown = names.filter(|name| !used.contains(*name) && !ignored(name));
+        let Some(first) = unknown.next().cloned() else {
+            return Ok(());
+        };
+        let count = 1 + unknown.count();
+        Err(Error::UnknownTensors {
+            path: self.path.clone(),
+            count,
+            first,
+        })
     }
 }
 
-/// The files of one part, in the names that diffusers and transformers write.
-fn weight_files(dir: &Path, stem: &str) -> Result<Vec<PathBuf>, Error> {
-    let single = [
-        format!("{stem}.safetensors"),
-        format!("{stem}.fp16.safetensors"),
-    ];
-    if let Some(file) = single
-        .iter()
-        .map(|name| dir.join(name))
-        .find(|file| file.is_file())
-    {
-        return Ok(vec![file]);
-    }
-    let indices = [
-        format!("{stem}.safetensors.index.json"),
-        format!("{stem}.safetensors.index.fp16.json"),
-    ];
-    match indices
-        .iter()
-        .map(|name| dir.join(name))
-        .find(|file| file.is_file())
-    {
-        Some(index) => shards(dir, &index),
-        None => Err(Error::Io {
-            path: dir.join(&single[0]),
-            source: std::io::Error::from(std::io::ErrorKind::NotFound),
-        }),
-    }
-}
-
-fn shards(dir: &Path, index: &Path) -> Result<Vec<PathBuf>, Error> {
-    let names: ShardIndex = read_json(index)?;
-    let names: BTreeSet<String> = names.weight_map.into_values().collect();
-    if let Some(name) = names.iter().find(|name| name.contains(['/', '\\'])) {
-        return Err(Error::unsupported(
-            index,
-            format!("shard `{name}` is not a plain file name"),
-        ));
-    }
-    if names.is_empty() {
-        return Err(Error::unsupported(index, "the index names no shard"));
-    }
-    Ok(names.into_iter().map(|name| dir.join(name)).collect())
-}
-
-fn map_files(files: &[PathBuf]) -> Result<MmapedSafetensors, Error> {
-    for file in files {
-        check_file(file)?;
-    }
-    // SAFETY: the mapping is read only; a file that is truncated while it is mapped would fault,
-    // which is why bundles are unpacked to their own folder and never written in place.
-    #[allow(
-        unsafe_code,
-        reason = "a 7 GB checkpoint is not read into memory twice"
-    )]
-    let mapped = unsafe { MmapedSafetensors::multi(files) };
-    Ok(mapped?)
-}
-
-/// Opens one file by itself, so that an error names it.
-fn check_file(file: &Path) -> Result<(), Error> {
-    std::fs::File::open(file).map_err(|source| Error::Io {
-        path: file.to_path_buf(),
-        source,
-    })?;
-    // SAFETY: as in `map_files`; only the header is looked at.
-    #[allow(unsafe_code, reason = "only the header is read")]
-    let mapped = unsafe { MmapedSafetensors::new(file) };
-    let reason = match mapped {
-        Ok(_) => return Ok(()),
-        Err(error) => header_reason(error),
-    };
-    Err(Error::Weights {
-        path: file.to_path_buf(),
-        reason,
-    })
-}
-
-/// The reason without the path, which the error carries already.
-fn header_reason(error: candle_core::Error) -> String {
-    match error {
-        candle_core::Error::WithPath { inner, .. }
-        | candle_core::Error::WithBacktrace { inner, .. } => header_reason(*inner),
-        other => other.to_string(),
+/// Copies one tensor out of its file; its shape has been checked.
+fn read(
+    stored: &Stored<'_>,
+    form: Form,
+    shape: &[usize],
+    dtype: DType,
+    device: &Device,
+) -> candle_core::Result<Tensor> {
+    let bytes = stored.bytes();
+    match form {
+        Form::Whole | Form::Point => Tensor::from_raw_buffer(bytes, dtype, shape, device),
+        Form::Third(index) => {
+            let third = bytes.len() / 3;
+            let rows = &bytes[index * third..][..third];
+            Tensor::from_raw_buffer(rows, dtype, shape, device)
+        }
+        Form::Transposed => {
+            let own: Vec<usize> = shape.iter().rev().copied().collect();
+            Tensor::from_raw_buffer(bytes, dtype, &own, device)?
+                .t()?
+                .contiguous()
+        }
     }
 }
