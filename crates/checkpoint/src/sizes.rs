@@ -140,6 +140,34 @@ impl Sizes {
         }
     }
 
+    /// What of the sizes does not fit together in words; none, if all do.
+    pub fn contradiction(&self) -> Option<String> {
+        let (states, context) = (
+            self.text_encoder.width + self.text_encoder_2.width,
+            self.unet.context,
+        );
+        let (pooled, added) = (self.text_encoder_2.projection, self.unet.added);
+        let ids = added.saturating_sub(pooled);
+        if self.unet.out_channels != 4 || self.vae.latents != 4 {
+            let (unet, vae) = (self.unet.out_channels, self.vae.latents);
+            return Some(format!(
+                "the UNet has {unet} output channels and the autoencoder {vae} latent channels, expected 4"
+            ));
+        }
+        if states != context {
+            return Some(format!(
+                "the UNet takes text states of width {context}, the text encoders give {states}"
+            ));
+        }
+        if ids == 0 || !ids.is_multiple_of(2 * TIME_IDS) {
+            return Some(format!(
+                "label_emb takes {added} numbers, expected the pooled text's {pooled} and {TIME_IDS} time \
+                 ids of an even width"
+            ));
+        }
+        None
+    }
+
     /// The sizes in diffusers' form. Attention heads are 64 wide.
     pub fn configs(&self) -> Configs {
         Configs {
