@@ -417,4 +417,6 @@ fn picture(decoded: &Tensor) -> Result<RgbImage, Error> {
 #[cfg(test)]
 mod loading_tests;
 #[cfg(test)]
+mod single_file_tests;
+#[cfg(test)]
 mod tests;
