@@ -29,9 +29,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("{} attention matrices", model.attention_matrices().len());
     // The largest resident set so far and the present one, on Linux.
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let lines = status
-        .lines()
-        .filter(|line| line.starts_with("VmHWM") || line.starts_with("VmRSS") || line.starts_with("Rss"));
+    let lines = status.lines().filter(|line| {
+        line.starts_with("VmHWM") || line.starts_with("VmRSS") || line.starts_with("Rss")
+    });
     lines.for_each(|line| println!("{line}"));
     Ok(())
 }

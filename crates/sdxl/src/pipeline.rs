@@ -3,6 +3,7 @@
 mod load;
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use image::RgbImage;
@@ -11,7 +12,7 @@ use crate::Error;
 use crate::config::{IndexConfig, SchedulerConfig};
 use crate::merge::{AttentionMatrix, LowRankUpdate};
 use crate::noise::TorchNoise;
-use crate::preview::PreviewMap;
+use crate::preview::Previews;
 use crate::prompt::{PromptStates, TextStack};
 use crate::schedulers::{Scheduler, Solver};
 use crate::unet::{Conditioning, UNet};
@@ -37,11 +38,11 @@ pub struct LoadOptions {
 pub struct Sdxl {
     text: TextStack,
     unet: UNet,
-    vae: Vae,
+    vae: Arc<Vae>,
     factor: usize,
     scheduler: SchedulerConfig,
     index: IndexConfig,
-    preview: PreviewMap,
+    preview: Previews,
     device: Device,
     dtype: DType,
 }
@@ -112,7 +113,7 @@ pub struct Step<'a> {
     pub sigma: Option<f64>,
     latents: &'a Tensor,
     denoised: &'a Tensor,
-    preview: &'a PreviewMap,
+    preview: &'a Previews,
 }
 
 impl Step<'_> {

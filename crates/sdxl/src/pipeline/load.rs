@@ -1,14 +1,15 @@
 //! Loading a model: from a diffusers folder, from one file, or at random.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use candle_core::{DType, Device};
+use candle_core::DType;
 use likeness_checkpoint::Part;
 
 use super::{LoadOptions, Sdxl};
 use crate::Error;
 use crate::config::SdxlConfig;
-use crate::preview::PreviewMap;
+use crate::preview::Previews;
 use crate::prompt::{TextPart, TextStack};
 use crate::random::Random;
 use crate::tokenizer::Tokenizer;
@@ -138,8 +139,19 @@ fn assemble(
         text(second, Part::TextEncoder2, &config.text_encoder_2)?,
     )?;
     let unet = load_unet(&weights(Part::Unet)?, &config)?;
-    let vae = load_vae(&weights(Part::Vae)?, &config)?;
-    finish(config, text, unet, vae, options)
+    let vae = Arc::new(load_vae(&weights(Part::Vae)?, &config)?);
+    let (device, factor) = (options.device.clone(), config.vae.factor());
+    Ok(Sdxl {
+        preview: Previews::new(Arc::clone(&vae), factor, device.clone()),
+        text,
+        unet,
+        vae,
+        factor,
+        scheduler: config.scheduler,
+        index: config.index,
+        device,
+        dtype: options.dtype,
+    })
 }
 
 fn load_unet(weights: &Weights, config: &SdxlConfig) -> Result<UNet, Error> {
@@ -152,26 +164,4 @@ fn load_vae(weights: &Weights, config: &SdxlConfig) -> Result<Vae, Error> {
     let vae = Vae::load(weights, &config.vae)?;
     weights.finish(|_| false)?;
     Ok(vae)
-}
-
-fn finish(
-    config: SdxlConfig,
-    text: TextStack,
-    unet: UNet,
-    vae: Vae,
-    options: &LoadOptions,
-) -> Result<Sdxl, Error> {
-    let device: &Device = &options.device;
-    let factor = config.vae.factor();
-    Ok(Sdxl {
-        preview: PreviewMap::fit(&vae, factor, device)?,
-        text,
-        unet,
-        vae,
-        factor,
-        scheduler: config.scheduler,
-        index: config.index,
-        device: device.clone(),
-        dtype: options.dtype,
-    })
 }
