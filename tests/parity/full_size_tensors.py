@@ -2,7 +2,8 @@
 
 Nothing is downloaded and no weight is allocated: the configurations of the released models are written
 out here, and the models are built on the meta device. Writes one JSON per model to
-crates/bundle/tests/full_size, which the inspection's tests compare with.
+crates/bundle/tests/full_size, which the inspection's tests compare with, and single_file.json: the same
+SDXL as one file in ComfyUI's names, by the mapping of sdxl_single_file.py.
 
     pip install torch diffusers transformers
     python tests/parity/full_size_tensors.py
@@ -14,6 +15,8 @@ import pathlib
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from sdxl_single_file import by_module, clip_table, open_clip_table, unet_names, vae_names
 
 OUT = pathlib.Path(__file__).parents[2] / "crates/bundle/tests/full_size"
 
@@ -91,17 +94,38 @@ def write(name, config, names):
     (OUT / f"{name}.json").write_text(text)
 
 
+def single_file(unet, vae, first, second):
+    """The released checkpoint's own tensors; its position ids and logit scale aside."""
+    table = by_module("model.diffusion_model.", "unet", unet_names(unet), tensors_of(unet))
+    table |= by_module("first_stage_model.", "vae", vae_names(vae), tensors_of(vae))
+    table |= clip_table(first) | open_clip_table(second, TEXT_2["num_hidden_layers"])
+    parts = {"unet": tensors(unet), "vae": tensors(vae), "text_encoder": first, "text_encoder_2": second}
+
+    def shape(form, part, names):
+        own = list(parts[part][names[0]])
+        own[0] *= len(names)
+        return own[::-1] if form == "transposed" else own + [1, 1] if form == "point" else own
+
+    write("single_file", {}, {name: shape(*source) for name, source in table.items()})
+
+
+def tensors_of(model):
+    return dict(model.named_parameters())
+
+
 def main():
     OUT.mkdir(parents=True, exist_ok=True)
     with torch.device("meta"):
-        write("unet", UNET, tensors(UNet2DConditionModel(**UNET)))
-        write("vae", VAE, tensors(AutoencoderKL(**VAE)))
+        unet, vae = UNet2DConditionModel(**UNET), AutoencoderKL(**VAE)
+        write("unet", UNET, tensors(unet))
+        write("vae", VAE, tensors(vae))
         # Without its projection this is the first encoder.
         first = released(tensors(CLIPTextModelWithProjection(CLIPTextConfig(**TEXT))), "text_model.")
         first.pop("text_projection.weight")
         write("text_encoder", TEXT, first)
-        second = CLIPTextModelWithProjection(CLIPTextConfig(**TEXT_2))
-        write("text_encoder_2", TEXT_2, released(tensors(second), "text_model."))
+        second = released(tensors(CLIPTextModelWithProjection(CLIPTextConfig(**TEXT_2))), "text_model.")
+        write("text_encoder_2", TEXT_2, second)
+        single_file(unet, vae, first, second)
         vision = CLIPVisionModelWithProjection(CLIPVisionConfig(**VISION))
         write("clip_vision", VISION, released(tensors(vision), "vision_model."))
 

@@ -22,7 +22,8 @@ pub use error::Error;
 pub use hash::Hashed;
 pub use inspect::{Component, FileReport, Inspection, PartReport, Problem};
 pub use manifest::{
-    About, Builtin, Defaults, Face, HyperLora, MANIFEST, Manifest, Name, Part, RelPath, Sha256,
+    About, Builtin, Defaults, Face, HyperLora, MANIFEST, Manifest, Model, Name, Part, RelPath,
+    Sha256,
 };
 pub use open::{Bundle, Detector, FacePart, HyperLoraPart, SdxlModel};
 pub use verify::{Changed, Progress, Verification};

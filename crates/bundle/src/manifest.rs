@@ -17,10 +17,10 @@ pub struct Manifest {
     pub bundle: About,
     /// `[sdxl]`: the default model.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub sdxl: Option<Part>,
+    pub sdxl: Option<Model>,
     /// `[models.NAME]`: further models, by the name that a render gives.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub models: BTreeMap<Name, Part>,
+    pub models: BTreeMap<Name, Model>,
     /// `[hyperlora]`: resampler, projector and basis.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hyperlora: Option<HyperLora>,
@@ -49,6 +49,18 @@ pub struct About {
     /// SPDX identifiers or names of the licences that the bundle's files are under.
     #[serde(default)]
     pub licences: Vec<String>,
+}
+
+/// `[sdxl]` and `[models.NAME]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Model {
+    /// A diffusers folder, or one `.safetensors` checkpoint.
+    pub path: RelPath,
+    /// For a checkpoint of one file: a diffusers folder, which needs no weights, with what the file does
+    /// not hold: tokenizers, and configurations where they differ from SDXL's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<RelPath>,
 }
 
 /// A section that only names a path.

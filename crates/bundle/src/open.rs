@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::Error;
 use crate::layout::{Config as _, VisionConfig};
-use crate::manifest::{Builtin, Defaults, Face, MANIFEST, Manifest, Name, Part};
+use crate::manifest::{Builtin, Defaults, Face, MANIFEST, Manifest, Model, Name};
 
 /// A bundle on disk whose manifest has been read. Its files are not touched until they are asked for.
 #[derive(Debug, Clone)]
@@ -21,7 +21,12 @@ pub enum SdxlModel {
     /// A diffusers folder.
     Folder(PathBuf),
     /// One checkpoint file in ComfyUI's names.
-    SingleFile(PathBuf),
+    SingleFile {
+        /// The file.
+        path: PathBuf,
+        /// Where tokenizers and configurations are that the file does not hold, in diffusers' layout.
+        config: Option<PathBuf>,
+    },
 }
 
 /// Where the HyperLoRA release lies.
@@ -112,7 +117,7 @@ impl Bundle {
     /// # Errors
     /// [`Error::MissingSection`] without a default model, [`Error::UnknownModel`].
     pub fn sdxl(&self, name: Option<&str>) -> Result<SdxlModel, Error> {
-        let part = match name {
+        let model = match name {
             None => self
                 .manifest
                 .sdxl
@@ -120,23 +125,36 @@ impl Bundle {
                 .ok_or_else(|| self.missing("[sdxl]"))?,
             Some(name) => self.model(name)?,
         };
-        let path = part.path.below(&self.dir);
-        let single = path.extension().is_some_and(|e| e == "safetensors") && !path.is_dir();
+        let path = model.path.below(&self.dir);
+        let single = path.is_file() || (names_a_file(&path) && !path.is_dir());
         Ok(if single {
-            SdxlModel::SingleFile(path)
+            let config = self.config_of(model, &path);
+            SdxlModel::SingleFile { path, config }
         } else {
             SdxlModel::Folder(path)
         })
     }
 
-    fn model(&self, name: &str) -> Result<&Part, Error> {
+    /// The folder that the manifest names, else one of the file's own name beside it, else the default
+    /// model's.
+    fn config_of(&self, model: &Model, path: &Path) -> Option<PathBuf> {
+        let named = model.config.as_ref().map(|config| config.below(&self.dir));
+        let beside = || Some(path.with_extension("")).filter(|dir| dir.is_dir());
+        let default = || {
+            let default = self.manifest.sdxl.as_ref()?.path.below(&self.dir);
+            Some(default).filter(|dir| dir.is_dir())
+        };
+        named.or_else(beside).or_else(default)
+    }
+
+    fn model(&self, name: &str) -> Result<&Model, Error> {
         let found = self
             .manifest
             .models
             .iter()
             .find(|(key, _)| key.as_str() == name);
         found
-            .map(|(_, part)| part)
+            .map(|(_, model)| model)
             .ok_or_else(|| Error::UnknownModel {
                 bundle: self.name().to_owned(),
                 model: name.to_owned(),
@@ -221,4 +239,11 @@ impl Bundle {
             what,
         }
     }
+}
+
+/// Whether a path that may not be there yet names a checkpoint rather than a folder.
+fn names_a_file(path: &Path) -> bool {
+    let ends = ["safetensors", "ckpt", "pt", "bin"];
+    path.extension()
+        .is_some_and(|end| ends.iter().any(|own| end == *own))
 }

@@ -292,47 +292,6 @@ fn older_names_of_the_same_tensors_are_accepted() {
 }
 
 #[test]
-fn a_single_file_is_counted_by_its_parts() {
-    let (_scratch, dir) = bundle("[sdxl]\npath = \"model.safetensors\"\n");
-    let tensor = |name: &str, size| (name.to_owned(), vec![size]);
-    let mut tensors = Tensors::from([
-        tensor("model.diffusion_model.out.2.weight", 2_567_463_684),
-        tensor("conditioner.embedders.0.transformer.x", 123_060_480),
-        tensor(
-            "conditioner.embedders.0.transformer.text_model.embeddings.position_ids",
-            77,
-        ),
-        tensor("conditioner.embedders.1.model.x", 694_659_840),
-        tensor("conditioner.embedders.1.model.logit_scale", 1),
-        tensor("first_stage_model.x", 83_653_863),
-        tensor("denoiser.sigmas", 1000),
-    ]);
-    let path = dir.join("model.safetensors");
-    sparse(&path, &tensors);
-    let part = only_part(&dir);
-    assert!(part.problems.is_empty(), "{:?}", part.problems);
-    let components: Vec<_> = part
-        .components
-        .iter()
-        .map(|c| (c.name, c.parameters))
-        .collect();
-    assert_eq!(
-        components,
-        [
-            ("unet", 2_567_463_684),
-            ("text_encoder", 123_060_480),
-            ("text_encoder_2", 694_659_840),
-            ("vae", 83_653_863)
-        ]
-    );
-    tensors.remove("first_stage_model.x");
-    sparse(&path, &tensors);
-    let problems = only_part(&dir).problems;
-    assert_eq!(problems.len(), 1, "{problems:?}");
-    assert!(problems[0].to_string().contains("under first_stage_model."));
-}
-
-#[test]
 fn a_whole_clip_serves_as_clip_vision() {
     let (_scratch, dir) = bundle("[clip_vision]\npath = \"clip\"\n");
     support::clip_vision(&dir.join("clip"));

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use likeness_checkpoint::NotSdxl;
+
 /// One error type for the crate. No message holds a prompt or an identity's numbers.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -40,6 +42,24 @@ pub enum Error {
         /// The types that work.
         expected: &'static str,
     },
+    /// One file that is something else than an SDXL base checkpoint.
+    #[error("{}: {kind}", path.display())]
+    OtherModel {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        kind: NotSdxl,
+    },
+    /// A file of torch's own format, which can run code when it is opened.
+    #[error(
+        "{}: this is a pickle (.ckpt, .bin, .pt), which may run code when it is opened: convert it to \
+         .safetensors",
+        path.display()
+    )]
+    Pickle {
+        /// The file.
+        path: PathBuf,
+    },
     /// A weight file cannot be read: truncated, or not safetensors.
     #[error("{}: not a readable safetensors file: {reason}", path.display())]
     Weights {
@@ -67,6 +87,16 @@ pub enum Error {
         expected: Vec<usize>,
         /// The shape in the file.
         found: Vec<usize>,
+    },
+    /// A tensor has a number type that is not read.
+    #[error("{}: tensor `{tensor}` holds {found}, expected F32, F16 or BF16", path.display())]
+    TensorType {
+        /// The file or folder.
+        path: PathBuf,
+        /// The tensor's full name.
+        tensor: String,
+        /// The type in the file.
+        found: String,
     },
     /// A weight file holds tensors that belong to no part of the configured model.
     #[error("{}: {count} tensors belong to no part of the model, the first is `{first}`", path.display())]

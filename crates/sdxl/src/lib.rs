@@ -39,6 +39,7 @@ mod parity;
 mod pipeline;
 mod preview;
 mod prompt;
+mod random;
 mod resnet;
 mod schedulers;
 #[cfg(test)]
@@ -49,7 +50,9 @@ mod unet;
 mod vae;
 mod weights;
 
+pub use config::SdxlConfig;
 pub use error::Error;
+pub use likeness_checkpoint::NotSdxl;
 pub use merge::{AttentionMatrix, LowRankUpdate};
 pub use noise::TorchNoise;
 pub use pipeline::{LoadOptions, OnStep, PromptEmbeddings, SampleRequest, Sdxl, SizeLimits, Step};

@@ -1,21 +1,22 @@
 //! A loaded SDXL model, and sampling with it.
 
+pub(crate) mod load;
+
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use image::RgbImage;
 
 use crate::Error;
-use crate::config::{IndexConfig, SchedulerConfig, UNetConfig, VaeConfig};
+use crate::config::{IndexConfig, SchedulerConfig};
 use crate::merge::{AttentionMatrix, LowRankUpdate};
 use crate::noise::TorchNoise;
-use crate::preview::PreviewMap;
+use crate::preview::Previews;
 use crate::prompt::{PromptStates, TextStack};
 use crate::schedulers::{Scheduler, Solver};
 use crate::unet::{Conditioning, UNet};
 use crate::vae::Vae;
-use crate::weights::Weights;
 
 /// Longest side of a picture.
 const MAX_SIDE: u32 = 2048;
@@ -56,11 +57,11 @@ impl LoadOptions {
 pub struct Sdxl {
     text: TextStack,
     unet: UNet,
-    vae: Vae,
+    vae: Arc<Vae>,
     factor: usize,
     scheduler: SchedulerConfig,
     index: IndexConfig,
-    preview: PreviewMap,
+    preview: Previews,
     device: Device,
     dtype: DType,
 }
@@ -135,7 +136,7 @@ pub struct Step<'a> {
     pub sigma: Option<f64>,
     latents: &'a Tensor,
     denoised: &'a Tensor,
-    preview: &'a PreviewMap,
+    preview: &'a Previews,
 }
 
 impl Step<'_> {
@@ -157,37 +158,6 @@ impl Step<'_> {
 pub type OnStep<'a> = dyn FnMut(Step<'_>) -> ControlFlow<()> + 'a;
 
 impl Sdxl {
-    /// Loads a diffusers folder. Weights are memory-mapped and converted as they are read.
-    ///
-    /// # Errors
-    /// Missing, damaged or unsupported files, each by name.
-    pub fn load(dir: &Path, options: &LoadOptions) -> Result<Sdxl, Error> {
-        options.check()?;
-        let LoadOptions { device, dtype } = options;
-        let index = IndexConfig::read(&dir.join("model_index.json"))?;
-        let scheduler = SchedulerConfig::read(&dir.join("scheduler/scheduler_config.json"))?;
-        let unet_config = UNetConfig::read(&dir.join("unet/config.json"))?;
-        let vae_config = VaeConfig::read(&dir.join("vae/config.json"))?;
-        let text = TextStack::load(dir, device, *dtype)?;
-        check_widths(&unet_config, &text, dir)?;
-        let unet = load_unet(&dir.join("unet"), &unet_config, options)?;
-        let vae = load_vae(&dir.join("vae"), &vae_config, device)?;
-        let factor = vae_config.factor();
-        let preview = PreviewMap::fit(&vae, factor, device)?;
-        let (device, dtype) = (device.clone(), *dtype);
-        Ok(Sdxl {
-            text,
-            unet,
-            vae,
-            factor,
-            scheduler,
-            index,
-            preview,
-            device,
-            dtype,
-        })
-    }
-
     /// Names and shapes of all attention projections of the UNet.
     pub fn attention_matrices(&self) -> Vec<AttentionMatrix> {
         self.unet.matrices.list()
@@ -461,35 +431,6 @@ fn check_guidance(guidance: f64) -> Result<(), Error> {
     ))
 }
 
-fn check_widths(unet: &UNetConfig, text: &TextStack, dir: &Path) -> Result<(), Error> {
-    let (states, pooled) = text.widths();
-    if (states, pooled) == (unet.cross_attention_dim, unet.pooled_dim()) {
-        return Ok(());
-    }
-    let what = format!(
-        "the UNet takes text states of width {} and pooled text of width {}, the text encoders give \
-         {states} and {pooled}",
-        unet.cross_attention_dim,
-        unet.pooled_dim()
-    );
-    Err(Error::unsupported(&dir.join("unet/config.json"), what))
-}
-
-fn load_unet(dir: &Path, config: &UNetConfig, options: &LoadOptions) -> Result<UNet, Error> {
-    let stem = "diffusion_pytorch_model";
-    let weights = Weights::open(dir, stem, &options.device, options.dtype)?;
-    let unet = UNet::load(&weights, config)?;
-    weights.finish(|_| false)?;
-    Ok(unet)
-}
-
-fn load_vae(dir: &Path, config: &VaeConfig, device: &Device) -> Result<Vae, Error> {
-    let weights = Weights::open(dir, "diffusion_pytorch_model", device, DType::F32)?;
-    let vae = Vae::load(&weights, config)?;
-    weights.finish(|_| false)?;
-    Ok(vae)
-}
-
 /// [1, 3, h, w] from -1 to 1 → pixels, rounded to the nearest level.
 fn picture(decoded: &Tensor) -> Result<RgbImage, Error> {
     let (_, _, height, width) = decoded.dims4()?;
@@ -507,5 +448,7 @@ fn picture(decoded: &Tensor) -> Result<RgbImage, Error> {
 
 #[cfg(test)]
 mod loading_tests;
+#[cfg(test)]
+mod single_file_tests;
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,7 @@
 //! Small pictures straight from latents, by a linear map that is fitted to the model's own
-//! autoencoder when it is loaded.
+//! autoencoder when the first is asked for.
+
+use std::sync::{Arc, OnceLock};
 
 use candle_core::{DType, Device, Tensor};
 use image::{Rgb, RgbImage};
@@ -19,16 +21,49 @@ const FIT_PICTURES: usize = 4;
 /// Any constant does; a fixed one keeps previews the same from load to load.
 const FIT_SEED: u64 = 20_240_229;
 
+/// Makes previews. Fitting decodes pictures, which takes seconds at full size on a CPU: it waits until
+/// somebody wants one.
+pub(crate) struct Previews {
+    vae: Arc<Vae>,
+    factor: usize,
+    device: Device,
+    map: OnceLock<PreviewMap>,
+}
+
+impl Previews {
+    /// For an autoencoder with `factor` pixels per latent.
+    pub fn new(vae: Arc<Vae>, factor: usize, device: Device) -> Previews {
+        Previews {
+            vae,
+            factor,
+            device,
+            map: OnceLock::new(),
+        }
+    }
+
+    /// A picture with one pixel per latent of `latents` [1, 4, h, w].
+    pub fn picture(&self, latents: &Tensor) -> Result<RgbImage, Error> {
+        let map = match self.map.get() {
+            Some(map) => map,
+            None => {
+                let fitted = PreviewMap::fit(&self.vae, self.factor, &self.device)?;
+                self.map.get_or_init(|| fitted)
+            }
+        };
+        map.picture(latents)
+    }
+}
+
 /// rgb = map · (latent channels, 1), per latent.
 #[derive(Clone, Debug)]
-pub(crate) struct PreviewMap {
+struct PreviewMap {
     /// [term][colour].
     map: [[f64; 3]; TERMS],
 }
 
 impl PreviewMap {
     /// Decodes a few pseudo-random latents and solves for the map, least squares.
-    pub fn fit(vae: &Vae, factor: usize, device: &Device) -> Result<PreviewMap, Error> {
+    fn fit(vae: &Vae, factor: usize, device: &Device) -> Result<PreviewMap, Error> {
         let mut noise = TorchNoise::new(FIT_SEED);
         let mut fit = LeastSquares::default();
         for _ in 0..FIT_PICTURES {
@@ -40,8 +75,7 @@ impl PreviewMap {
         Ok(PreviewMap { map: fit.solve() })
     }
 
-    /// A picture with one pixel per latent of `latents` [1, 4, h, w].
-    pub fn picture(&self, latents: &Tensor) -> Result<RgbImage, Error> {
+    fn picture(&self, latents: &Tensor) -> Result<RgbImage, Error> {
         let (_, _, height, width) = latents.dims4()?;
         let values = host(latents)?;
         let plane = height * width;

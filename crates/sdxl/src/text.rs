@@ -50,6 +50,11 @@ impl ClipSkip {
 }
 
 impl TextEncoder {
+    /// How many layers it has.
+    pub fn layer_count(&self) -> usize {
+        self.layers.len()
+    }
+
     /// Loads an encoder; `projected` says that it has a pooled projection. The `text_model.` prefix
     /// may be missing.
     ///
@@ -86,11 +91,6 @@ impl TextEncoder {
                 .transpose()?,
             config: config.clone(),
         })
-    }
-
-    /// The encoder's sizes.
-    pub fn config(&self) -> &TextConfig {
-        &self.config
     }
 
     /// Encodes windows of equal length.

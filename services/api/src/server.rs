@@ -137,11 +137,9 @@ impl Server {
             .await;
         health.set_serving::<RenderServiceServer<Renders>>().await;
         health.set_serving::<AdminServiceServer<Admin>>().await;
-        let reflection = tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            .build_v1()
-            .context("the reflection service")?;
+        // Clients from before gRPC 1.57, and several later ones, know the older reflection only.
+        let reflected = reflection().build_v1().context("reflection v1")?;
+        let reflected_older = reflection().build_v1alpha().context("reflection v1alpha")?;
         let identities = Identities {
             app: self.app.clone(),
             drain: soft.clone(),
@@ -151,7 +149,8 @@ impl Server {
             drain: soft.clone(),
         };
         let routes = Routes::new(health_service)
-            .add_service(reflection)
+            .add_service(reflected)
+            .add_service(reflected_older)
             .add_service(
                 IdentityServiceServer::new(identities).max_decoding_message_size(MAX_MESSAGE),
             )
@@ -162,6 +161,13 @@ impl Server {
             }));
         Ok((health, routes))
     }
+}
+
+/// What reflection tells of.
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
 }
 
 async fn not_serving(health: &HealthReporter) {

@@ -52,6 +52,11 @@ pub(crate) fn read_header(path: &Path) -> Result<Header, Error> {
     }
     file.read_exact(&mut length)
         .map_err(Error::io("read", path))?;
+    if is_pickle(length) {
+        let reason = "it is a pickle (.ckpt, .bin, .pt), which may run code when it is opened: convert it \
+                      to .safetensors";
+        return Err(bad(reason.to_owned()));
+    }
     let length = u64::from_le_bytes(length);
     if length > LONGEST || length > bytes - 8 {
         return Err(bad(format!(
@@ -72,6 +77,11 @@ pub(crate) fn read_header(path: &Path) -> Result<Header, Error> {
         tensors: tensors_of(&metadata),
         bytes,
     })
+}
+
+/// torch's files are zip archives, or bare pickles of protocol 2.
+fn is_pickle(start: [u8; 8]) -> bool {
+    start.starts_with(b"PK\x03\x04") || start.starts_with(&[0x80, 0x02, b'\x8a'])
 }
 
 fn tensors_of(metadata: &Metadata) -> BTreeMap<String, TensorHeader> {

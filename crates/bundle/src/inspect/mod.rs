@@ -10,6 +10,7 @@ mod hyperlora;
 mod onnx;
 mod report;
 mod sdxl;
+mod single_file;
 mod weights;
 
 use std::collections::BTreeMap;

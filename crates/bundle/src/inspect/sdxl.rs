@@ -1,11 +1,10 @@
-//! SDXL as a diffusers folder or as one checkpoint file.
+//! SDXL as a diffusers folder.
 
 use std::path::Path;
 
 use super::compare::{Expected, Found, compare};
-use super::header::Header;
 use super::weights::Weights;
-use super::{Component, PartReport, Problem};
+use super::{PartReport, single_file};
 use crate::layout::{TextConfig, UnetConfig, VaeConfig};
 use crate::open::SdxlModel;
 
@@ -19,19 +18,11 @@ const WITHOUT_WEIGHTS: [&str; 6] = [
     "tokenizer_2/merges.txt",
 ];
 
-/// The models of a single-file checkpoint: how their tensors' names start, and SDXL's own counts.
-const COMPONENTS: [(&str, &str, u64); 4] = [
-    ("unet", "model.diffusion_model.", 2_567_463_684),
-    ("text_encoder", "conditioner.embedders.0.", 123_060_480),
-    ("text_encoder_2", "conditioner.embedders.1.", 694_659_840),
-    ("vae", "first_stage_model.", 83_653_863),
-];
-
 /// Describes a model and lists what does not fit.
 pub(super) fn inspect(section: &str, model: &SdxlModel) -> PartReport {
     match model {
         SdxlModel::Folder(dir) => folder(section, dir),
-        SdxlModel::SingleFile(path) => single_file(section, path),
+        SdxlModel::SingleFile { path, .. } => single_file::inspect(section, path),
     }
 }
 
@@ -108,45 +99,4 @@ fn renamed(expected: Expected, rename: impl Fn(&str) -> String) -> Expected {
         .into_iter()
         .map(|(name, shape)| (rename(&name), shape))
         .collect()
-}
-
-fn single_file(section: &str, path: &Path) -> PartReport {
-    let mut report = PartReport::new(section, "single-file checkpoint");
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    if let Some(header) = report.read(path.parent().unwrap_or(path), &name) {
-        for (component, prefix, expected) in COMPONENTS {
-            let found = count(&header, component, prefix);
-            if found.parameters != expected {
-                report.problems.push(Problem::WrongModel {
-                    path: name.to_string(),
-                    expected: format!(
-                        "{expected} parameters under {prefix}, as SDXL's {component} has"
-                    ),
-                    found: format!("{} in {} tensors", found.parameters, found.tensors),
-                });
-            }
-            report.components.push(found);
-        }
-    }
-    report
-}
-
-/// What only indexes or scales is not counted: not every checkpoint has it.
-fn count(header: &Header, name: &'static str, prefix: &'static str) -> Component {
-    let of_component = header.tensors.iter().filter(|(tensor, _)| {
-        tensor.starts_with(prefix)
-            && !tensor.ends_with("position_ids")
-            && !tensor.ends_with("logit_scale")
-    });
-    let (mut tensors, mut parameters) = (0, 0);
-    for (_, tensor) in of_component {
-        tensors += 1;
-        parameters = tensor.parameters().saturating_add(parameters);
-    }
-    Component {
-        name,
-        prefix,
-        tensors,
-        parameters,
-    }
 }

@@ -21,7 +21,8 @@ use sha2::Digest;
 use crate::error::Error;
 use crate::layout::{Config, TextConfig, UnetConfig, VaeConfig, VisionConfig};
 use crate::manifest::{
-    About, Builtin, Defaults, Face, HyperLora, MANIFEST, Manifest, Name, Part, RelPath, Sha256,
+    About, Builtin, Defaults, Face, HyperLora, MANIFEST, Manifest, Model, Name, Part, RelPath,
+    Sha256,
 };
 use crate::verify::walk;
 
@@ -265,8 +266,9 @@ fn manifest(files: &Files) -> Result<String, Error> {
             version: name(VERSION)?,
             licences: vec!["Apache-2.0".to_owned()],
         },
-        sdxl: Some(Part {
+        sdxl: Some(Model {
             path: path("sdxl")?,
+            config: None,
         }),
         models: BTreeMap::new(),
         hyperlora: Some(HyperLora {

@@ -1,7 +1,7 @@
 //! The bundles that can be pulled by name: where on the Hugging Face hub their files are, and under which
 //! licences.
 
-use crate::manifest::{About, Defaults, Face, HyperLora, Manifest, Name, Part, RelPath};
+use crate::manifest::{About, Defaults, Face, HyperLora, Manifest, Model, Name, Part, RelPath};
 
 /// A bundle that can be pulled by name.
 #[derive(Debug)]
@@ -63,6 +63,7 @@ impl Recipe {
         let path = |path: &str| RelPath::try_from(path.to_owned());
         let name = |name: &str| Name::try_from(name.to_owned());
         let part = |at: &str| path(at).map(|path| Part { path });
+        let model = |at: &str| path(at).map(|path| Model { path, config: None });
         let licence = |licence: &Licence| format!("{}: {}", licence.what, licence.name);
         Ok(Manifest {
             bundle: About {
@@ -70,8 +71,8 @@ impl Recipe {
                 version: name("1")?,
                 licences: self.licences().map(licence).collect(),
             },
-            sdxl: Some(part("sdxl")?),
-            models: [(name("realvis")?, part("realvis")?)].into(),
+            sdxl: Some(model("sdxl")?),
+            models: [(name("realvis")?, model("realvis")?)].into(),
             hyperlora: Some(HyperLora {
                 path: path("hyperlora")?,
                 dim_head: 64,

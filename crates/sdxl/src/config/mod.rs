@@ -4,11 +4,13 @@
 //! leave out, and a checked form, in which every list has its full length and every unsupported
 //! variant has been refused.
 
+mod model;
 mod scheduler;
 mod text;
 mod unet;
 mod vae;
 
+pub use model::SdxlConfig;
 pub use scheduler::{BetaSchedule, SchedulerConfig, Spacing};
 pub use text::{Activation, TextConfig};
 pub use unet::{LevelConfig, UNetConfig};
@@ -18,6 +20,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::Error;
 
@@ -28,6 +31,14 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
         source,
     })?;
     serde_json::from_str(&text).map_err(|source| Error::Config {
+        path: path.to_path_buf(),
+        source,
+    })
+}
+
+/// The same of JSON that comes from elsewhere; `path` is what errors name.
+fn from_json<T: DeserializeOwned>(json: Value, path: &Path) -> Result<T, Error> {
+    serde_json::from_value(json).map_err(|source| Error::Config {
         path: path.to_path_buf(),
         source,
     })
@@ -87,7 +98,15 @@ impl IndexConfig {
     /// # Errors
     /// Refuses pipelines that are not SDXL, and the refiner, by name.
     pub fn read(path: &Path) -> Result<IndexConfig, Error> {
-        let raw: RawIndex = read_json(path)?;
+        IndexConfig::checked(&read_json(path)?, path)
+    }
+
+    /// As [`IndexConfig::read`], from JSON.
+    pub fn parse(json: Value, path: &Path) -> Result<IndexConfig, Error> {
+        IndexConfig::checked(&from_json(json, path)?, path)
+    }
+
+    fn checked(raw: &RawIndex, path: &Path) -> Result<IndexConfig, Error> {
         require(
             raw.class_name.starts_with("StableDiffusionXL"),
             path,

@@ -4,8 +4,9 @@
 use std::path::Path;
 
 use serde::Deserialize;
+use serde_json::Value;
 
-use super::{read_json, require};
+use super::{from_json, read_json, require};
 use crate::Error;
 
 /// How inference timesteps are spread over the training timesteps.
@@ -61,7 +62,7 @@ pub struct SchedulerConfig {
     prediction_type: String,
     #[serde(default)]
     rescale_betas_zero_snr: bool,
-    trained_betas: Option<serde_json::Value>,
+    trained_betas: Option<Value>,
 }
 
 fn default_timesteps() -> usize {
@@ -86,7 +87,15 @@ impl SchedulerConfig {
     /// # Errors
     /// Refuses predictions other than epsilon, custom betas and zero-SNR rescaling.
     pub fn read(path: &Path) -> Result<SchedulerConfig, Error> {
-        let config: SchedulerConfig = read_json(path)?;
+        SchedulerConfig::checked(read_json(path)?, path)
+    }
+
+    /// As [`SchedulerConfig::read`], from JSON.
+    pub fn parse(json: Value, path: &Path) -> Result<SchedulerConfig, Error> {
+        SchedulerConfig::checked(from_json(json, path)?, path)
+    }
+
+    fn checked(config: SchedulerConfig, path: &Path) -> Result<SchedulerConfig, Error> {
         require(config.prediction_type == "epsilon", path, || {
             format!(
                 "prediction type `{}`, only `epsilon` is supported",

@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use serde::Deserialize;
+use serde_json::Value;
 
-use super::{read_json, require};
+use super::{from_json, read_json, require};
 use crate::Error;
 
 /// The feed-forward activation of a CLIP text encoder.
@@ -68,7 +69,29 @@ impl TextConfig {
     /// # Errors
     /// Sizes that do not fit together.
     pub fn read(path: &Path) -> Result<TextConfig, Error> {
-        let config: TextConfig = read_json(path)?;
+        TextConfig::checked(read_json(path)?, path)
+    }
+
+    /// As [`TextConfig::read`], from JSON.
+    pub fn parse(json: Value, path: &Path) -> Result<TextConfig, Error> {
+        TextConfig::checked(from_json(json, path)?, path)
+    }
+
+    /// Whether another configuration has the same tensors of the same shapes.
+    pub fn same_shapes(&self, other: &TextConfig) -> bool {
+        let sizes = |config: &TextConfig| {
+            [
+                config.vocab_size,
+                config.hidden_size,
+                config.intermediate_size,
+                config.num_hidden_layers,
+                config.max_position_embeddings,
+            ]
+        };
+        sizes(self) == sizes(other)
+    }
+
+    fn checked(config: TextConfig, path: &Path) -> Result<TextConfig, Error> {
         let heads = config.num_attention_heads;
         require(
             heads > 0 && config.hidden_size.is_multiple_of(heads),

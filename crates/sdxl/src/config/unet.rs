@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{OneOrEach, read_json, require};
+use super::{OneOrEach, from_json, read_json, require};
 use crate::Error;
 
 #[derive(Deserialize)]
@@ -113,6 +113,8 @@ pub struct UNetConfig {
 
 /// Time ids of SDXL: original height and width, crop top and left, target height and width.
 pub const TIME_IDS: usize = 6;
+/// The refiner's: original height and width, crop top and left, aesthetic score.
+const REFINER_TIME_IDS: usize = 5;
 
 impl UNetConfig {
     /// Reads and checks the file.
@@ -120,7 +122,15 @@ impl UNetConfig {
     /// # Errors
     /// Refuses inpainting and refiner UNets, other block types and variants, by name.
     pub fn read(path: &Path) -> Result<UNetConfig, Error> {
-        let raw: RawUNet = read_json(path)?;
+        UNetConfig::checked(read_json(path)?, path)
+    }
+
+    /// As [`UNetConfig::read`], from JSON.
+    pub fn parse(json: Value, path: &Path) -> Result<UNetConfig, Error> {
+        UNetConfig::checked(from_json(json, path)?, path)
+    }
+
+    fn checked(raw: RawUNet, path: &Path) -> Result<UNetConfig, Error> {
         check_channels(&raw, path)?;
         check_variants(&raw, path)?;
         let (down, up) = levels(&raw, path)?;
@@ -144,6 +154,25 @@ impl UNetConfig {
     /// Width of the pooled text embedding.
     pub fn pooled_dim(&self) -> usize {
         self.added_dim - TIME_IDS * self.time_id_dim
+    }
+
+    /// Whether the UNet takes the refiner's 5 time ids beside pooled text of this width.
+    pub fn is_refiner(&self, pooled: usize) -> bool {
+        self.added_dim == pooled + REFINER_TIME_IDS * self.time_id_dim
+    }
+
+    /// Whether another configuration has the same tensors of the same shapes.
+    pub fn same_shapes(&self, other: &UNetConfig) -> bool {
+        let level = |level: &LevelConfig| (level.channels, level.layers, level.transformers);
+        let levels = |config: &UNetConfig| {
+            let UNetConfig { down, mid, up, .. } = config;
+            let all = down.iter().chain([mid]).chain(up);
+            all.map(level).collect::<Vec<_>>()
+        };
+        let widths = |config: &UNetConfig| (config.cross_attention_dim, config.added_dim);
+        levels(self) == levels(other)
+            && widths(self) == widths(other)
+            && self.linear_projection == other.linear_projection
     }
 }
 

@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use serde::Deserialize;
+use serde_json::Value;
 
-use super::{read_json, require};
+use super::{from_json, read_json, require};
 use crate::Error;
 
 #[derive(Deserialize)]
@@ -79,7 +80,28 @@ impl VaeConfig {
     /// # Errors
     /// Refuses other autoencoders and block types by name.
     pub fn read(path: &Path) -> Result<VaeConfig, Error> {
-        let raw: RawVae = read_json(path)?;
+        VaeConfig::checked(read_json(path)?, path)
+    }
+
+    /// As [`VaeConfig::read`], from JSON.
+    pub fn parse(json: Value, path: &Path) -> Result<VaeConfig, Error> {
+        VaeConfig::checked(from_json(json, path)?, path)
+    }
+
+    /// Whether another configuration has the same tensors of the same shapes.
+    pub fn same_shapes(&self, other: &VaeConfig) -> bool {
+        let options = |config: &VaeConfig| {
+            [
+                config.quant_conv,
+                config.post_quant_conv,
+                config.mid_attention,
+            ]
+        };
+        (&self.channels, self.layers) == (&other.channels, other.layers)
+            && options(self) == options(other)
+    }
+
+    fn checked(raw: RawVae, path: &Path) -> Result<VaeConfig, Error> {
         check(&raw, path)?;
         let four = |values: Option<Vec<f32>>| values.and_then(|v| <[f32; 4]>::try_from(v).ok());
         Ok(VaeConfig {

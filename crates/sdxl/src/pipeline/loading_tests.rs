@@ -71,6 +71,40 @@ fn half_precision_variants_and_shards_are_found() {
     assert!(load_error(&folder).contains("plain file name"));
 }
 
+#[test]
+fn half_precision_shards_have_an_index_of_their_own() {
+    let folder = TinySdxl::write();
+    shard(&folder);
+    let plain = "unet/diffusion_pytorch_model.safetensors.index.json";
+    let half = "unet/diffusion_pytorch_model.safetensors.index.fp16.json";
+    std::fs::rename(folder.path(plain), folder.path(half)).unwrap();
+    for part in ["text_encoder", "text_encoder_2"] {
+        let file = |end: &str| folder.path(&format!("{part}/model.{end}"));
+        std::fs::rename(file("safetensors"), file("fp16.safetensors")).unwrap();
+    }
+    folder.load().unwrap();
+    folder.json(half, &json!({ "weight_map": {} }));
+    assert!(load_error(&folder).contains("names no shard"));
+}
+
+#[test]
+fn a_pickle_in_the_weights_place_is_refused() {
+    let folder = TinySdxl::write();
+    let file = |end: &str| folder.path(&format!("unet/diffusion_pytorch_model.{end}"));
+    std::fs::rename(file("safetensors"), file("bin")).unwrap();
+    assert!(load_error(&folder).contains("pickle"));
+    std::fs::write(file("safetensors"), b"PK\x03\x04........").unwrap();
+    assert!(load_error(&folder).contains("pickle"));
+}
+
+#[test]
+fn a_refiners_unet_is_refused_by_name() {
+    let folder = TinySdxl::write();
+    let field = "projection_class_embeddings_input_dim";
+    folder.set("unet/config.json", field, json!(5 * 8 + 32));
+    assert!(load_error(&folder).contains("refiner"));
+}
+
 /// Splits the UNet's weights into two shards.
 fn shard(folder: &TinySdxl) {
     let file = folder.path("unet/diffusion_pytorch_model.safetensors");

@@ -5,9 +5,7 @@ mod tokens;
 mod trigger;
 mod weights;
 
-use std::path::Path;
-
-use candle_core::{D, DType, Device, Tensor};
+use candle_core::{D, Tensor};
 use sha2::{Digest, Sha256};
 
 use crate::Error;
@@ -35,6 +33,16 @@ pub(crate) struct TextStack {
     cache: PromptCache,
 }
 
+/// What one text encoder is loaded from.
+pub(crate) struct TextPart<'a> {
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+    /// Its tensors.
+    pub weights: Weights,
+    /// Its sizes.
+    pub config: &'a TextConfig,
+}
+
 struct Branch {
     tokenizer: Tokenizer,
     encoder: TextEncoder,
@@ -57,24 +65,13 @@ pub(crate) struct PromptTokens {
 }
 
 impl TextStack {
-    /// Loads `text_encoder`, `tokenizer` and their seconds below `dir`.
-    pub fn load(dir: &Path, device: &Device, dtype: DType) -> Result<TextStack, Error> {
-        let (first, one) = Branch::load(dir, "", device, dtype)?;
-        let (second, two) = Branch::load(dir, "_2", device, dtype)?;
-        if one.max_position_embeddings != two.max_position_embeddings {
-            let what = format!(
-                "the text encoders take {} and {} tokens, expected the same number",
-                one.max_position_embeddings, two.max_position_embeddings
-            );
-            return Err(Error::unsupported(
-                &dir.join("text_encoder_2/config.json"),
-                what,
-            ));
-        }
+    /// Loads both encoders, whose widths and lengths have been checked.
+    pub fn load(first: TextPart<'_>, second: TextPart<'_>) -> Result<TextStack, Error> {
+        let length = first.config.max_position_embeddings;
         Ok(TextStack {
-            first,
-            second,
-            length: one.max_position_embeddings,
+            first: Branch::load(first, false)?,
+            second: Branch::load(second, true)?,
+            length,
             cache: PromptCache::default(),
         })
     }
@@ -102,7 +99,7 @@ impl TextStack {
 
     /// Checks a request's clip skip against the layers of both encoders.
     pub fn clip_skip(&self, clip_skip: u32) -> Result<ClipSkip, Error> {
-        let layers = [&self.first, &self.second].map(|b| b.encoder.config().num_hidden_layers);
+        let layers = [&self.first, &self.second].map(|branch| branch.encoder.layer_count());
         let most = layers[0].min(layers[1]);
         ClipSkip::new(clip_skip, most).ok_or_else(|| {
             let problem = format!(
@@ -171,12 +168,6 @@ impl TextStack {
     pub fn encoded(&self) -> u64 {
         self.cache.encoded()
     }
-
-    /// Width of the states and of the pooled text.
-    pub fn widths(&self) -> (usize, usize) {
-        let (one, two) = (self.first.encoder.config(), self.second.encoder.config());
-        (one.hidden_size + two.hidden_size, two.projection_dim)
-    }
 }
 
 impl PromptStates {
@@ -212,30 +203,25 @@ impl PromptTokens {
 }
 
 impl Branch {
-    fn load(
-        dir: &Path,
-        suffix: &str,
-        device: &Device,
-        dtype: DType,
-    ) -> Result<(Branch, TextConfig), Error> {
-        let encoder_dir = dir.join(format!("text_encoder{suffix}"));
-        let config_path = encoder_dir.join("config.json");
-        let config = TextConfig::read(&config_path)?;
-        let tokenizer = Tokenizer::load(&dir.join(format!("tokenizer{suffix}")))?;
+    fn load(part: TextPart<'_>, projected: bool) -> Result<Branch, Error> {
+        let TextPart {
+            tokenizer,
+            weights,
+            config,
+        } = part;
         if tokenizer.largest_id() as usize >= config.vocab_size {
             let what = format!(
                 "`vocab_size` is {}, but the tokenizer has an id {}",
                 config.vocab_size,
                 tokenizer.largest_id()
             );
-            return Err(Error::unsupported(&config_path, what));
+            return Err(Error::unsupported(weights.path(), what));
         }
-        let weights = Weights::open(&encoder_dir, "model", device, dtype)?;
-        let encoder = TextEncoder::load(&weights, &config, suffix == "_2")?;
+        let encoder = TextEncoder::load(&weights, config, projected)?;
         // Encoder 1 may come from a whole CLIP with its projection; position ids are a mere count.
         weights
             .finish(|name| name.ends_with("position_ids") || name == "text_projection.weight")?;
-        Ok((Branch { tokenizer, encoder }, config))
+        Ok(Branch { tokenizer, encoder })
     }
 
     /// The states [1, windows · length, width] and the pooled text of every window.

@@ -4,6 +4,7 @@ use candle_core::{DType, Device, Tensor};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::pipeline::load::text_stack;
 use crate::testing::{TinySdxl, relative_error, request};
 use crate::{LoadOptions, SampleRequest, Scheduler};
 
@@ -22,7 +23,7 @@ fn text() -> TextStack {
 }
 
 fn text_as(dtype: DType) -> TextStack {
-    TextStack::load(&TinySdxl::write().path(""), &Device::Cpu, dtype).unwrap()
+    text_stack(&TinySdxl::write().path(""), dtype)
 }
 
 fn encode(text: &TextStack, prompt: &str, clip_skip: u32) -> PromptStates {
@@ -99,7 +100,7 @@ fn a_batch_equals_transformers_under_every_rule_of_the_end_token() {
     for (name, eos) in [("end", 599), ("largest", 2), ("word", word)] {
         let model = TinySdxl::write();
         model.set("text_encoder_2/config.json", "eos_token_id", json!(eos));
-        let text = TextStack::load(&model.path(""), &Device::Cpu, DType::F32).unwrap();
+        let text = text_stack(&model.path(""), DType::F32);
         let Branch { tokenizer, encoder } = &text.second;
         let windows: Vec<Vec<u32>> = prompts
             .iter()

@@ -10,8 +10,9 @@ const PREFIX: &str = "likeness-";
 
 /// Which of our crates each may depend on. One that is missing here is an error: it has no place
 /// in the architecture yet.
-const ALLOWED: [(&str, &[&str]); 18] = [
+const ALLOWED: [(&str, &[&str]); 19] = [
     ("domain", &[]),
+    ("checkpoint", &[]),
     ("runtime", &[]),
     ("local-stack", &[]),
     ("wire", &["domain"]),
@@ -20,8 +21,8 @@ const ALLOWED: [(&str, &[&str]); 18] = [
     ("blob", &["domain"]),
     ("face", &["domain"]),
     ("hyperlora", &["domain"]),
-    ("sdxl", &["domain"]),
-    ("bundle", &["domain"]),
+    ("sdxl", &["checkpoint", "domain"]),
+    ("bundle", &["checkpoint", "domain"]),
     (
         "api",
         &["blob", "domain", "queue", "registry", "runtime", "wire"],

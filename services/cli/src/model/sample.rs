@@ -232,10 +232,9 @@ impl SampleArgs {
         };
         match bundle.sdxl(self.model.as_deref()).map_err(failed)? {
             SdxlModel::Folder(dir) => Sdxl::load(&dir, &options).map_err(failed),
-            SdxlModel::SingleFile(path) => Err(Failure::new(format!(
-                "{}: single-file checkpoints are not built yet; use a diffusers folder",
-                path.display()
-            ))),
+            SdxlModel::SingleFile { path, config } => {
+                Sdxl::load_single_file(&path, config.as_deref(), &options).map_err(failed)
+            }
         }
     }
 

@@ -180,10 +180,9 @@ fn load_sdxl(bundle: &Bundle, model: Option<&str>) -> anyhow::Result<Sdxl> {
     };
     match bundle.sdxl(model)? {
         SdxlModel::Folder(dir) => Ok(Sdxl::load(&dir, &options)?),
-        SdxlModel::SingleFile(path) => anyhow::bail!(
-            "{}: single-file checkpoints are not built yet; use a diffusers folder",
-            path.display()
-        ),
+        SdxlModel::SingleFile { path, config } => {
+            Ok(Sdxl::load_single_file(&path, config.as_deref(), &options)?)
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! CLIP's byte-level BPE, from the files of a tokenizer folder, and the windows that encoders take.
 
+mod clip;
+
 use std::path::Path;
 
 use serde::Deserialize;
@@ -60,29 +62,42 @@ impl Tokenizer {
     /// # Errors
     /// Missing or damaged files; special tokens that are not in the vocabulary.
     pub fn load(dir: &Path) -> Result<Tokenizer, Error> {
+        Tokenizer::load_padded(dir, None)
+    }
+
+    /// As [`Tokenizer::load`], padding with a token of the caller's choice.
+    fn load_padded(dir: &Path, pad: Option<&str>) -> Result<Tokenizer, Error> {
         let parts = read_parts(dir)?;
         let special = |key, default| special_token(dir, key, default);
         let end_token = special("eos_token", "<|endoftext|>")?;
         let names = [
             special("bos_token", "<|startoftext|>")?,
             end_token.clone(),
-            special("pad_token", &end_token)?,
+            pad.map_or_else(
+                || special("pad_token", &end_token),
+                |pad| Ok(pad.to_owned()),
+            )?,
             special("unk_token", &end_token)?,
         ];
+        Tokenizer::of_parts(parts, &names, dir)
+    }
+
+    /// `names` are the start, end, padding and unknown tokens.
+    fn of_parts(parts: Parts, names: &[String; 4], path: &Path) -> Result<Tokenizer, Error> {
         let id = |token: &str| {
             parts
                 .vocab
                 .get(token)
                 .copied()
                 .ok_or_else(|| Error::Tokenizer {
-                    path: dir.to_path_buf(),
+                    path: path.to_path_buf(),
                     reason: format!("the special token `{token}` is not in the vocabulary"),
                 })
         };
         let [start, end, pad, _] = names.each_ref().map(|token| id(token));
         let (start, end, pad) = (start?, end?, pad?);
         let largest = parts.vocab.values().copied().max().unwrap_or(0);
-        let bpe = build(parts, &names).map_err(|error| damaged(dir, &error.to_string()))?;
+        let bpe = build(parts, names).map_err(|error| damaged(path, &error.to_string()))?;
         Ok(Tokenizer {
             bpe,
             start,
