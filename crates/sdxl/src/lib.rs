@@ -29,6 +29,7 @@ mod attention;
 mod config;
 mod conv;
 mod cpu;
+mod device;
 mod error;
 mod layers;
 mod merge;
@@ -50,6 +51,7 @@ mod vae;
 mod weights;
 
 pub use config::SdxlConfig;
+pub use device::{DeviceError, DeviceName, NumberType, device_class, device_model};
 pub use error::Error;
 pub use likeness_checkpoint::NotSdxl;
 pub use merge::{AttentionMatrix, LowRankUpdate};
