@@ -1,18 +1,24 @@
 //! A loaded SDXL model, and sampling with it.
 
-use std::ops::ControlFlow;
+mod request;
+mod room;
+mod sample;
+mod step;
+
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use image::RgbImage;
 
+pub use self::request::{BatchKey, Init, SampleRequest};
+use self::room::Room;
+pub use self::sample::Sample;
+pub use self::step::{OnStep, Step};
 use crate::Error;
 use crate::config::{IndexConfig, SchedulerConfig, UNetConfig, VaeConfig};
-use crate::merge::{AttentionMatrix, LowRankUpdate};
-use crate::noise::TorchNoise;
+use crate::merge::{AttentionMatrix, LowRankUpdate, Unmerged};
 use crate::preview::PreviewMap;
 use crate::prompt::{PromptStates, TextStack};
-use crate::schedulers::{Scheduler, Solver};
 use crate::unet::{Conditioning, UNet};
 use crate::vae::Vae;
 use crate::weights::Weights;
@@ -21,8 +27,6 @@ use crate::weights::Weights;
 const MAX_SIDE: u32 = 2048;
 /// Sides are multiples of this even where the autoencoder would allow less.
 const SIDE_STEP: u32 = 8;
-/// Above this a picture is nothing but saturated colours.
-const MAX_GUIDANCE: f64 = 100.0;
 
 /// Where and in which number type a model runs.
 #[derive(Clone, Debug)]
@@ -42,43 +46,9 @@ pub struct Sdxl {
     scheduler: SchedulerConfig,
     index: IndexConfig,
     preview: PreviewMap,
+    room: Room,
     device: Device,
     dtype: DType,
-}
-
-/// One picture to sample.
-#[derive(Clone, PartialEq)]
-pub struct SampleRequest {
-    /// What to show.
-    pub prompt: String,
-    /// What to avoid; absent is not the same as "".
-    pub negative_prompt: Option<String>,
-    /// Pixels.
-    pub width: u32,
-    /// Pixels.
-    pub height: u32,
-    /// Denoising steps, 1 to 1000.
-    pub steps: u32,
-    /// Classifier-free guidance; at 1 or less the second pass is left away.
-    pub guidance: f64,
-    /// The solver.
-    pub scheduler: Scheduler,
-    /// Start of the noise, as in `torch.manual_seed`.
-    pub seed: u64,
-}
-
-/// Everything but the prompts, which are the caller's own.
-impl std::fmt::Debug for SampleRequest {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SampleRequest")
-            .field("width", &self.width)
-            .field("height", &self.height)
-            .field("steps", &self.steps)
-            .field("guidance", &self.guidance)
-            .field("scheduler", &self.scheduler)
-            .field("seed", &self.seed)
-            .finish_non_exhaustive()
-    }
 }
 
 /// Sizes that a model can sample.
@@ -99,39 +69,6 @@ pub struct PromptEmbeddings {
     /// The same two of the negative prompt, where there is guidance.
     pub negative: Option<(Tensor, Tensor)>,
 }
-
-/// A finished step, as the caller's callback sees it.
-pub struct Step<'a> {
-    /// From 1.
-    pub index: u32,
-    /// Steps of this request.
-    pub total: u32,
-    /// The timestep that the UNet was given.
-    pub timestep: f64,
-    /// The noise level before this step; none for solvers that go by the timestep alone.
-    pub sigma: Option<f64>,
-    latents: &'a Tensor,
-    denoised: &'a Tensor,
-    preview: &'a PreviewMap,
-}
-
-impl Step<'_> {
-    /// The latents after this step, [1, 4, h, w] in f32, in the solver's own scale.
-    pub fn latents(&self) -> &Tensor {
-        self.latents
-    }
-
-    /// A rough picture of the result so far, one pixel per latent. Computed when asked for.
-    ///
-    /// # Errors
-    /// A failing device.
-    pub fn preview(&self) -> Result<RgbImage, Error> {
-        self.preview.picture(self.denoised)
-    }
-}
-
-/// Progress callback; breaking stops the sampling.
-pub type OnStep<'a> = dyn FnMut(Step<'_>) -> ControlFlow<()> + 'a;
 
 impl Sdxl {
     /// Loads a diffusers folder. Weights are memory-mapped and converted as they are read.
@@ -159,6 +96,7 @@ impl Sdxl {
             scheduler,
             index,
             preview,
+            room: Room::default(),
             device,
             dtype,
         })
@@ -179,9 +117,19 @@ impl Sdxl {
     /// update names get their loaded weights back, to the bit. `merge(&[])` restores all.
     ///
     /// # Errors
-    /// Unknown names, shapes that do not fit, NaN and infinity; nothing has changed then.
+    /// Unknown names, shapes that do not fit, NaN and infinity; nothing has changed then. Where the
+    /// device fails, all matrices have their loaded weights.
     pub fn merge(&mut self, updates: &[LowRankUpdate]) -> Result<(), Error> {
         self.unet.matrices.merge(updates)
+    }
+
+    /// Updates as terms of one sample of a batch, beside the shared weights: the same picture as with
+    /// them merged, but for rounding. They come on top of what is merged.
+    ///
+    /// # Errors
+    /// As [`Sdxl::merge`].
+    pub fn unmerged(&self, updates: &[LowRankUpdate]) -> Result<Unmerged, Error> {
+        self.unet.matrices.unmerged(updates)
     }
 
     /// The sizes that [`Sdxl::sample`] takes.
@@ -190,57 +138,6 @@ impl Sdxl {
             multiple_of: SIDE_STEP.max(self.factor as u32),
             max_side: MAX_SIDE,
         }
-    }
-
-    /// Samples one picture. The same request gives the same picture (on one kind of device).
-    ///
-    /// # Errors
-    /// [`Error::BadRequest`] before any work, [`Error::Cancelled`] when `on_step` breaks.
-    pub fn sample(
-        &self,
-        request: &SampleRequest,
-        on_step: &mut OnStep<'_>,
-    ) -> Result<RgbImage, Error> {
-        self.sample_inner(request, None, on_step)
-    }
-
-    /// As [`Sdxl::sample`], from given initial noise [1, 4, h, w] of unit variance. The seed still
-    /// feeds the schedulers that draw noise in each step.
-    ///
-    /// # Errors
-    /// As [`Sdxl::sample`]; noise of another shape.
-    pub fn sample_with_noise(
-        &self,
-        request: &SampleRequest,
-        noise: &Tensor,
-        on_step: &mut OnStep<'_>,
-    ) -> Result<RgbImage, Error> {
-        self.sample_inner(request, Some(noise), on_step)
-    }
-
-    fn sample_inner(
-        &self,
-        request: &SampleRequest,
-        initial: Option<&Tensor>,
-        on_step: &mut OnStep<'_>,
-    ) -> Result<RgbImage, Error> {
-        let size = self.latent_sides(request.width, request.height)?;
-        check_guidance(request.guidance)?;
-        let solver = Solver::new(request.scheduler, request.steps as usize, &self.scheduler)?;
-        let conditioning = self.condition(request)?;
-        let mut noise = TorchNoise::new(request.seed);
-        let start = self.draw(&mut noise, size)?;
-        let start = match initial {
-            None => start,
-            Some(given) => self.checked_noise(given, size)?,
-        };
-        let run = Run {
-            model: self,
-            conditioning,
-            guidance: request.guidance,
-        };
-        let latents = run.denoise(solver, &start, &mut noise, on_step)?;
-        picture(&self.vae.decode(&latents)?)
     }
 
     /// The latents [1, 4, h, w] of a picture, in the scale that the UNet works in.
@@ -277,7 +174,7 @@ impl Sdxl {
     /// A prompt that is too long.
     pub fn prompt_embeddings(&self, request: &SampleRequest) -> Result<PromptEmbeddings, Error> {
         let (states, pooled) = self.encode_prompts(request)?;
-        if !guided(request.guidance) {
+        if !request.guided() {
             let negative = None;
             return Ok(PromptEmbeddings {
                 states,
@@ -307,18 +204,6 @@ impl Sdxl {
         Ok((height as usize / self.factor, width as usize / self.factor))
     }
 
-    fn draw(&self, noise: &mut TorchNoise, (h, w): (usize, usize)) -> candle_core::Result<Tensor> {
-        Tensor::from_vec(noise.draw(4 * h * w), (1, 4, h, w), &self.device)
-    }
-
-    fn checked_noise(&self, noise: &Tensor, (h, w): (usize, usize)) -> Result<Tensor, Error> {
-        if noise.dims() != [1, 4, h, w] {
-            let problem = format!("its shape is {:?}, expected [1, 4, {h}, {w}]", noise.dims());
-            return Err(Error::bad_request("noise", problem));
-        }
-        Ok(noise.to_device(&self.device)?.to_dtype(DType::F32)?)
-    }
-
     /// Encodes the prompts: the negative one first, unless there is no guidance.
     fn condition(&self, request: &SampleRequest) -> Result<Conditioning, Error> {
         let (height, width) = (request.height as f32, request.width as f32);
@@ -332,7 +217,7 @@ impl Sdxl {
 
     fn encode_prompts(&self, request: &SampleRequest) -> Result<(Tensor, Tensor), Error> {
         let ids = self.text.ids("prompt", &request.prompt)?;
-        if !guided(request.guidance) {
+        if !request.guided() {
             let PromptStates { states, pooled } = self.text.encode(&ids, 1)?;
             return Ok((states, pooled));
         }
@@ -352,81 +237,6 @@ impl Sdxl {
             Tensor::cat(&[negative.pooled, positive.pooled], 0)?,
         ))
     }
-}
-
-/// What stays the same over one request's steps.
-struct Run<'a> {
-    model: &'a Sdxl,
-    conditioning: Conditioning,
-    guidance: f64,
-}
-
-impl Run<'_> {
-    fn denoise(
-        &self,
-        mut solver: Solver,
-        start: &Tensor,
-        noise: &mut TorchNoise,
-        on_step: &mut OnStep<'_>,
-    ) -> Result<Tensor, Error> {
-        let (_, _, h, w) = start.dims4()?;
-        let mut latents = (start * solver.initial_scale())?;
-        let timesteps = solver.timesteps().to_vec();
-        for (step, &timestep) in timesteps.iter().enumerate() {
-            let input = solver.scale_input(&latents, step)?;
-            let predicted = self.predict(&input, timestep)?;
-            let mut draw = || self.model.draw(noise, (h, w));
-            let advance = solver.step(step, &latents, &predicted, &mut draw)?;
-            latents = advance.latents;
-            let seen = Step {
-                index: step as u32 + 1,
-                total: timesteps.len() as u32,
-                timestep,
-                sigma: solver.sigmas().get(step).copied(),
-                latents: &latents,
-                denoised: &advance.denoised,
-                preview: &self.model.preview,
-            };
-            if on_step(seen).is_break() {
-                return Err(Error::Cancelled);
-            }
-        }
-        Ok(latents)
-    }
-
-    /// The predicted noise, guided, in f32.
-    fn predict(&self, latents: &Tensor, timestep: f64) -> Result<Tensor, Error> {
-        let latents = latents.to_dtype(self.model.dtype)?;
-        if !guided(self.guidance) {
-            let noise = self
-                .model
-                .unet
-                .forward(&latents, timestep, &self.conditioning)?;
-            return Ok(noise.to_dtype(DType::F32)?);
-        }
-        let both = Tensor::cat(&[&latents, &latents], 0)?;
-        let noise = self
-            .model
-            .unet
-            .forward(&both, timestep, &self.conditioning)?;
-        let noise = noise.to_dtype(DType::F32)?;
-        let (negative, positive) = (noise.narrow(0, 0, 1)?, noise.narrow(0, 1, 1)?);
-        Ok((&negative + ((positive - &negative)? * self.guidance)?)?)
-    }
-}
-
-fn guided(guidance: f64) -> bool {
-    guidance > 1.0
-}
-
-fn check_guidance(guidance: f64) -> Result<(), Error> {
-    if (0.0..=MAX_GUIDANCE).contains(&guidance) {
-        return Ok(());
-    }
-    Err(Error::bad_request(
-        "guidance",
-        format!("expected a number from 0 to {MAX_GUIDANCE}"),
-    ))
 }
 
 fn check_widths(unet: &UNetConfig, text: &TextStack, dir: &Path) -> Result<(), Error> {
@@ -458,21 +268,8 @@ fn load_vae(dir: &Path, config: &VaeConfig, device: &Device) -> Result<Vae, Erro
     Ok(vae)
 }
 
-/// [1, 3, h, w] from -1 to 1 → pixels, rounded to the nearest level.
-fn picture(decoded: &Tensor) -> Result<RgbImage, Error> {
-    let (_, _, height, width) = decoded.dims4()?;
-    let levels = ((decoded.squeeze(0)? + 1.0)? * 127.5)?
-        .clamp(0f32, 255f32)?
-        .round()?;
-    let pixels = levels
-        .permute((1, 2, 0))?
-        .flatten_all()?
-        .to_dtype(DType::U8)?
-        .to_vec1::<u8>()?;
-    let image = RgbImage::from_raw(width as u32, height as u32, pixels);
-    image.ok_or_else(|| Error::Compute(candle_core::Error::Msg("decoded to no picture".into())))
-}
-
+#[cfg(test)]
+mod batch_tests;
 #[cfg(test)]
 mod loading_tests;
 #[cfg(test)]
