@@ -16,8 +16,10 @@
 //!     height: 1024,
 //!     steps: 20,
 //!     guidance: 3.5,
+//!     guidance_rescale: 0.0,
 //!     scheduler: Scheduler::Dpmpp2mKarras,
 //!     seed: 7,
+//!     init: None,
 //! };
 //! let picture = model.sample(&request, &mut |_| ControlFlow::Continue(()))?;
 //! # drop(picture);
@@ -54,7 +56,10 @@ pub use config::SdxlConfig;
 pub use device::{DeviceError, DeviceName, NumberType, device_class, device_model};
 pub use error::Error;
 pub use likeness_checkpoint::NotSdxl;
-pub use merge::{AttentionMatrix, LowRankUpdate};
+pub use merge::{AttentionMatrix, LowRankUpdate, Unmerged};
 pub use noise::TorchNoise;
-pub use pipeline::{LoadOptions, OnStep, PromptEmbeddings, SampleRequest, Sdxl, SizeLimits, Step};
+pub use pipeline::{
+    BatchKey, Init, LoadOptions, OnStep, PromptEmbeddings, Sample, SampleRequest, Sdxl, SizeLimits,
+    Step,
+};
 pub use schedulers::Scheduler;

@@ -5,6 +5,7 @@ use std::path::Path;
 use candle_core::{DType, Device};
 use likeness_checkpoint::Part;
 
+use super::room::Room;
 use super::{LoadOptions, Sdxl};
 use crate::Error;
 use crate::config::SdxlConfig;
@@ -171,6 +172,7 @@ fn finish(
         factor,
         scheduler: config.scheduler,
         index: config.index,
+        room: Room::default(),
         device: device.clone(),
         dtype: options.dtype,
     })

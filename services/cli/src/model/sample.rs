@@ -170,8 +170,10 @@ impl SampleArgs {
             height: self.height.unwrap_or(defaults.height),
             steps: self.steps.unwrap_or(defaults.steps),
             guidance: self.guidance.unwrap_or(defaults.guidance),
+            guidance_rescale: self.guidance_rescale,
             scheduler,
             seed: self.seed,
+            init: None,
         })
     }
 

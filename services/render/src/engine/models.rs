@@ -163,8 +163,10 @@ impl Models {
             height: spec.height,
             steps: spec.steps,
             guidance: f64::from(spec.guidance),
+            guidance_rescale: 0.0,
             scheduler,
             seed: spec.seed.unsigned_abs() + u64::from(index),
+            init: None,
         })
     }
 }
