@@ -55,6 +55,9 @@ pub struct SampleArgs {
     /// Classifier-free guidance; 1 turns it off.
     #[arg(long)]
     guidance: Option<f64>,
+    /// Bring the guided noise back to the spread of the unguided: 0 (not at all) to 1.
+    #[arg(long, default_value_t = 0.0)]
+    guidance_rescale: f64,
     /// ddim, euler, euler_karras, euler_ancestral, dpmpp_2m, dpmpp_2m_karras or lcm.
     #[arg(long)]
     scheduler: Option<String>,
