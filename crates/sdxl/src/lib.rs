@@ -51,15 +51,17 @@ mod tokenizer;
 mod unet;
 mod vae;
 mod weights;
+mod work;
 
 pub use config::SdxlConfig;
 pub use device::{DeviceError, DeviceName, NumberType, device_class, device_model};
 pub use error::Error;
 pub use likeness_checkpoint::NotSdxl;
-pub use merge::{AttentionMatrix, LowRankUpdate, Unmerged};
+pub use merge::{AttentionMatrix, BareMatrices, LowRankUpdate, Unmerged};
 pub use noise::TorchNoise;
 pub use pipeline::{
     BatchKey, Init, LoadOptions, OnStep, PromptEmbeddings, Sample, SampleRequest, Sdxl, SizeLimits,
     Step,
 };
 pub use schedulers::Scheduler;
+pub use work::Work;

@@ -225,7 +225,10 @@ fn sampling() -> std::collections::HashMap<String, Tensor> {
 fn initial_noise_equals_torch_at_every_size_and_seed() {
     let numbers = sampling();
     let mut compared = 0;
-    for (name, theirs) in numbers.iter().filter(|(name, _)| name.starts_with("noise.")) {
+    for (name, theirs) in numbers
+        .iter()
+        .filter(|(name, _)| name.starts_with("noise."))
+    {
         let seed: u64 = name.split('.').nth(1).unwrap().parse().unwrap();
         let theirs = theirs.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         let ours = TorchNoise::new(seed).draw(theirs.len());

@@ -4,6 +4,7 @@
 //! beside it, always from the base. So a thousand identities later the base is the one that was
 //! loaded, and restoring is dropping the merged tensor.
 
+mod bare;
 mod kernel;
 mod unmerged;
 
@@ -11,6 +12,7 @@ use std::collections::HashMap;
 
 use candle_core::{DType, Tensor};
 
+pub use self::bare::BareMatrices;
 use self::kernel::merge_matrix;
 pub use self::unmerged::Unmerged;
 use crate::Error;

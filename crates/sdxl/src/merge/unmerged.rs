@@ -64,7 +64,9 @@ impl Matrices {
         samples: &[Option<&Unmerged>],
     ) -> Compute<Tensor> {
         let y = apply_linear(x, self.weight(id), bias)?;
-        let own = samples.iter().map(|sample| sample.and_then(|own| own.factors.get(&id.0)));
+        let own = samples
+            .iter()
+            .map(|sample| sample.and_then(|own| own.factors.get(&id.0)));
         let own: Vec<Option<&Factors>> = own.collect();
         if own.iter().all(Option::is_none) {
             return Ok(y);

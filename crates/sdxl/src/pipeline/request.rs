@@ -102,7 +102,9 @@ impl SampleRequest {
     pub(crate) fn check(&self) -> Result<(), Error> {
         check_range("guidance", self.guidance, MAX_GUIDANCE)?;
         check_range("guidance_rescale", self.guidance_rescale, 1.0)?;
-        self.init.as_ref().map_or(Ok(()), |init| self.check_init(init))
+        self.init
+            .as_ref()
+            .map_or(Ok(()), |init| self.check_init(init))
     }
 
     fn check_init(&self, init: &Init) -> Result<(), Error> {

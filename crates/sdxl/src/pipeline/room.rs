@@ -73,7 +73,8 @@ impl Sdxl {
     /// Estimated memory that one picture's pass through the UNet takes beside the weights.
     fn sample_bytes(&self, request: &SampleRequest) -> usize {
         let rows = if request.guided() { 2 } else { 1 };
-        let latents = request.width as usize * request.height as usize / (self.factor * self.factor);
+        let latents =
+            request.width as usize * request.height as usize / (self.factor * self.factor);
         let size = if self.dtype == DType::F32 { 4 } else { 2 };
         (rows * latents * self.unet.numbers_per_latent() * size).max(1)
     }
@@ -94,7 +95,9 @@ fn free_memory(device: &Device) -> Option<usize> {
 
 /// `MemAvailable` of Linux's /proc/meminfo, in bytes.
 fn available(meminfo: &str) -> Option<usize> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let line = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kibibytes: usize = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kibibytes.checked_mul(1024)
 }

@@ -110,18 +110,14 @@ impl Sdxl {
     }
 
     /// Checks a request, encodes its prompts and draws its noise.
-    fn begin<'a>(
-        &self,
-        index: usize,
-        sample: Sample<'a>,
-        fits: bool,
-    ) -> Result<Walk<'a>, Error> {
+    fn begin<'a>(&self, index: usize, sample: Sample<'a>, fits: bool) -> Result<Walk<'a>, Error> {
         let request = sample.request;
         request.check()?;
         let size = self.latent_sides(request.width, request.height)?;
         let solver = Solver::new(request.scheduler, request.steps as usize, &self.scheduler)?;
         if !fits {
-            let problem = "size, steps, scheduler and guidance differ from the batch's first picture";
+            let problem =
+                "size, steps, scheduler and guidance differ from the batch's first picture";
             return Err(Error::bad_request("batch", problem));
         }
         if let Some(unmerged) = sample.unmerged {
@@ -249,7 +245,8 @@ impl Sdxl {
         let noise = unet.forward(&latents, timestep, &conditioning, &unmerged)?;
         let noise = noise.to_dtype(DType::F32)?;
         let rows = walks[0].rows();
-        let of = |(i, walk): (usize, &&Walk<'_>)| Ok(walk.guide(&noise.narrow(0, i * rows, rows)?)?);
+        let of =
+            |(i, walk): (usize, &&Walk<'_>)| Ok(walk.guide(&noise.narrow(0, i * rows, rows)?)?);
         walks.iter().enumerate().map(of).collect()
     }
 
@@ -320,10 +317,15 @@ impl Walk<'_> {
     /// From the predicted noise to the next latents, and to the caller.
     fn take_step(&mut self, model: &Sdxl, predicted: &Tensor) -> Result<(), Error> {
         let (_, _, h, w) = self.latents.dims4()?;
-        let (timestep, sigma) = (self.timestep(), self.solver.sigmas().get(self.step).copied());
+        let (timestep, sigma) = (
+            self.timestep(),
+            self.solver.sigmas().get(self.step).copied(),
+        );
         let mut draw = || model.draw(&mut self.noise, (h, w));
         let step = self.step;
-        let advance = self.solver.step(step, &self.latents, predicted, &mut draw)?;
+        let advance = self
+            .solver
+            .step(step, &self.latents, predicted, &mut draw)?;
         self.latents = advance.latents;
         self.step += 1;
         let seen = Step {

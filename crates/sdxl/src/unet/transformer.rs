@@ -145,8 +145,7 @@ impl Block {
         let normed = self.norm1.forward(x)?;
         let x = (x + self.attn1.forward(&normed, &normed, context)?)?;
         let normed = self.norm2.forward(&x)?;
-        let x = (&x
-            + self.attn2.forward(&normed, context.text, context)?)?;
+        let x = (&x + self.attn2.forward(&normed, context.text, context)?)?;
         &x + self.ff.forward(&self.norm3.forward(&x)?)?
     }
 }
