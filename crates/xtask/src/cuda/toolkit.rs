@@ -32,13 +32,13 @@ pub struct Toolkit {
 }
 
 impl Toolkit {
-    /// The toolkit below `dir`, fetched unless it is there: 0.9 GB to load, 1.7 GB on disk.
+    /// The toolkit below `dir`, fetched unless it is there: 1.0 GB to load, 1.7 GB on disk.
     pub fn fetch(dir: &Path) -> Result<Self> {
         let (site, made) = (dir.join("site"), dir.join("made-of"));
         if fs::read_to_string(&made).is_ok_and(|had| had == REQUIREMENTS) {
             return Self::arrange(&site);
         }
-        run::note("fetching the CUDA toolkit (0.9 GB)");
+        run::note("fetching the CUDA toolkit (1.0 GB)");
         let _ = fs::remove_dir_all(&site);
         fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
         install(dir, &site)?;

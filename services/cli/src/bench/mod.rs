@@ -45,7 +45,7 @@ pub struct Common {
     #[arg(long, value_enum, default_value_t = Size::Full)]
     size: Size,
     /// `cpu` or `cuda:N`.
-    #[arg(long, env = "LIKENESS_DEVICE", default_value = "cpu")]
+    #[arg(long, default_value = "cpu")]
     device: DeviceName,
     /// Measured runs; one more goes before them, unmeasured.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10_000))]
