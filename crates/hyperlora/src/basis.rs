@@ -15,6 +15,7 @@ use crate::files::{Layout, TensorFile, read_json};
 use crate::lora::{Lora, LoraMatrix};
 use crate::names::{Attention, Block, Naming, Projection};
 use crate::product::{all_finite, product, transposed};
+use crate::sizes::Sizes;
 
 const NAMES: &str = "hyper_lora_modules.json";
 const TENSORS: &str = "hyper_lora_modules.safetensors";
@@ -69,10 +70,10 @@ pub struct Basis {
 }
 
 /// One attention module: its block and the width of what it reads and writes.
-struct Module {
-    block: Block,
-    hidden: usize,
-    context: usize,
+pub(crate) struct Module {
+    pub block: Block,
+    pub hidden: usize,
+    pub context: usize,
 }
 
 impl Basis {
@@ -83,7 +84,31 @@ impl Basis {
     /// not fit the names: missing, too many, misshapen, or of different ranks.
     pub fn load(dir: &Path, device: &Device) -> Result<Self, Error> {
         let (modules, naming) = read_modules(&dir.join(NAMES))?;
-        let file = TensorFile::open(&dir.join(TENSORS))?;
+        Self::from_file(
+            TensorFile::open(&dir.join(TENSORS))?,
+            modules,
+            naming,
+            device,
+        )
+    }
+
+    /// A basis of random numbers of type f16, in memory (on the CPU) or on the device.
+    ///
+    /// # Errors
+    /// If memory is short.
+    pub fn random(sizes: &Sizes, seed: u64, device: &Device) -> Result<Self, Error> {
+        let modules: Vec<Module> = sizes.modules().collect();
+        let layout = layout(&modules, sizes.k, sizes.rank, None);
+        let file = TensorFile::random(&layout, DType::F16, seed)?;
+        Self::from_file(file, modules, Naming::Diffusers, device)
+    }
+
+    fn from_file(
+        file: TensorFile,
+        modules: Vec<Module>,
+        naming: Naming,
+        device: &Device,
+    ) -> Result<Self, Error> {
         let [k, _, id_rank] = file.shape("0.to_q.id_down_basis")?;
         let base = file
             .has(BASE_TENSOR)
@@ -237,7 +262,7 @@ impl Basis {
 
 impl Module {
     /// What a matrix reads and writes: [out, in] of the U-Net's weight, the other way round.
-    fn sizes(&self, projection: Projection) -> (usize, usize) {
+    pub(crate) fn sizes(&self, projection: Projection) -> (usize, usize) {
         match projection {
             Projection::Q | Projection::Out => (self.hidden, self.hidden),
             Projection::K | Projection::V => (self.context, self.hidden),

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use crate::error::{Computed, Error};
 use crate::files::{Layout, TensorFile, read_json};
 use crate::ops::{LayerNorm, Linear, attention, gelu, quick_gelu};
+use crate::sizes::ClipSizes;
 
 /// What the shapes do not say, and what they say again. Defaults are those of transformers'
 /// CLIPVisionConfig, which leaves out what equals them.
@@ -90,6 +91,26 @@ impl ClipVision {
         };
         file.check(&config.layout(prefix), ignored)?;
         config.load(&file, prefix, activation, device)
+    }
+
+    /// A tower of random numbers.
+    ///
+    /// # Errors
+    /// If sizes do not go with each other, or memory is short.
+    pub fn random(sizes: &ClipSizes, seed: u64, device: &Device) -> Result<Self, Error> {
+        let config = Config {
+            hidden_size: sizes.width,
+            intermediate_size: sizes.ff,
+            num_hidden_layers: sizes.layers,
+            num_attention_heads: sizes.heads,
+            image_size: sizes.image_size,
+            patch_size: sizes.patch_size,
+            ..Config::default()
+        };
+        // Halves: they are converted one by one when loaded, and the source goes afterwards.
+        let file = TensorFile::random(&config.layout(""), DType::F16, seed)?;
+        let activation = config.check().map_err(|problem| file.content(problem))?;
+        config.load(&file, "", activation, device)
     }
 
     /// The side of the square pictures that it takes, in pixels.

@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::files::{Layout, TensorFile};
 use crate::ops::{LayerNorm, Linear};
 use crate::resampler::{EPS, Resampler};
+use crate::sizes::Sizes;
 
 /// How far the length of a face embedding may be from one.
 const UNIT_TOLERANCE: f32 = 1e-2;
@@ -61,6 +62,22 @@ impl Encoder {
             projector,
             resampler,
             base,
+        })
+    }
+
+    /// An encoder of random numbers that looks at both, face and CLIP.
+    ///
+    /// # Errors
+    /// If sizes do not go with each other, or memory is short.
+    pub fn random(sizes: &Sizes, seed: u64, device: &Device) -> Result<Self, Error> {
+        let sizes = &sizes.resampler;
+        let (rows, width) = (sizes.id_tokens * sizes.dim, sizes.dim);
+        let layout = IdProjector::layout(rows, sizes.embedding, width);
+        let file = TensorFile::random(&layout, DType::F32, seed)?;
+        Ok(Self {
+            projector: Some(IdProjector::from_file(&file, device)?),
+            resampler: Resampler::random(sizes, seed.wrapping_add(1), device)?,
+            base: None,
         })
     }
 
@@ -208,19 +225,26 @@ struct IdProjector {
 
 impl IdProjector {
     fn load(path: &Path, device: &Device) -> Result<Self, Error> {
-        let file = TensorFile::open(path)?;
-        let [rows, embedding] = file.shape("0.weight")?;
-        let [width] = file.shape("2.weight")?;
+        Self::from_file(&TensorFile::open(path)?, device)
+    }
+
+    fn layout(rows: usize, embedding: usize, width: usize) -> Layout {
         let mut layout = Layout::new();
         Linear::names(&mut layout, "0", rows, embedding);
         LayerNorm::names(&mut layout, "2", width);
-        file.check(&layout, |_| false)?;
+        layout
+    }
+
+    fn from_file(file: &TensorFile, device: &Device) -> Result<Self, Error> {
+        let [rows, embedding] = file.shape("0.weight")?;
+        let [width] = file.shape("2.weight")?;
+        file.check(&Self::layout(rows, embedding, width), |_| false)?;
         if width == 0 || rows == 0 || !rows.is_multiple_of(width) {
             let problem = format!("the {rows} rows of 0.weight are not whole tokens of {width}");
             return Err(file.content(problem));
         }
-        let linear = Linear::load(&file, "0", device)?;
-        let norm = LayerNorm::load(&file, "2", EPS, device)?;
+        let linear = Linear::load(file, "0", device)?;
+        let norm = LayerNorm::load(file, "2", EPS, device)?;
         Ok(Self {
             linear,
             norm,

@@ -12,6 +12,7 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
 use crate::error::{Error, Problem};
+use crate::random;
 
 /// The names and shapes that a file must have.
 pub(crate) type Layout = BTreeMap<String, Vec<usize>>;
@@ -34,7 +35,11 @@ impl TensorFile {
             source,
         };
         let file = File::open(path).map_err(io)?;
-        let map = map(&file).map_err(io)?;
+        Self::read(path, map(&file).map_err(io)?)
+    }
+
+    /// What a mapped file holds; `path` is its name in errors.
+    fn read(path: &Path, map: Mmap) -> Result<Self, Error> {
         if PICKLES.iter().any(|start| map.starts_with(start)) {
             return Err(Error::Content {
                 path: path.to_owned(),
@@ -55,6 +60,16 @@ impl TensorFile {
             map,
             metadata,
         })
+    }
+
+    /// Random numbers of this layout, in memory only.
+    pub(crate) fn random(layout: &Layout, dtype: DType, seed: u64) -> Result<Self, Error> {
+        let path = Path::new("(random numbers)");
+        let map = random::image(layout, dtype, seed).map_err(|source| Error::File {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::read(path, map)
     }
 
     pub(crate) fn has(&self, name: &str) -> bool {

@@ -18,7 +18,9 @@ mod names;
 mod ops;
 mod product;
 mod provenance;
+mod random;
 mod resampler;
+mod sizes;
 mod stack;
 mod write;
 
@@ -30,4 +32,5 @@ pub use import::Imported;
 pub use lora::{Lora, LoraMatrix};
 pub use names::{Attention, Block, Naming, Place, Projection};
 pub use provenance::Provenance;
+pub use sizes::{ClipSizes, ResamplerSizes, Sizes, Transformers};
 pub use stack::{Stack, Update};

@@ -3,11 +3,12 @@
 
 use std::path::Path;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use crate::error::{Computed, Error};
 use crate::files::{Layout, TensorFile};
 use crate::ops::{LayerNorm, Linear, attention, gelu};
+use crate::sizes::ResamplerSizes;
 
 /// Epsilon of every LayerNorm here.
 pub(crate) const EPS: f64 = 1e-5;
@@ -40,16 +41,30 @@ pub(crate) struct Resampler {
 
 impl Resampler {
     pub(crate) fn load(path: &Path, dim_head: usize, device: &Device) -> Result<Self, Error> {
-        let file = TensorFile::open(path)?;
-        let sizes = Sizes::read(&file)?;
+        Self::from_file(&TensorFile::open(path)?, dim_head, device)
+    }
+
+    /// A resampler of random numbers.
+    pub(crate) fn random(
+        sizes: &ResamplerSizes,
+        seed: u64,
+        device: &Device,
+    ) -> Result<Self, Error> {
+        let layout = Sizes::of(sizes).layout();
+        let file = TensorFile::random(&layout, DType::F32, seed)?;
+        Self::from_file(&file, sizes.dim_head, device)
+    }
+
+    fn from_file(file: &TensorFile, dim_head: usize, device: &Device) -> Result<Self, Error> {
+        let sizes = Sizes::read(file)?;
         file.check(&sizes.layout(), |_| false)?;
-        let heads = sizes.heads(&file, dim_head)?;
+        let heads = sizes.heads(file, dim_head)?;
         let second = sizes
             .second
-            .map(|_| Linear::load(&file, "proj_in_2", device))
+            .map(|_| Linear::load(file, "proj_in_2", device))
             .transpose()?;
         let layers = (0..sizes.depth)
-            .map(|layer| Layer::load(&file, layer, heads, second.is_some(), device))
+            .map(|layer| Layer::load(file, layer, heads, second.is_some(), device))
             .collect::<Result<Vec<_>, _>>()?;
         let mut start = file.tensor("latents", device)?.squeeze(0)?;
         if let Some(layer) = layers.first() {
@@ -58,10 +73,10 @@ impl Resampler {
         Ok(Self {
             sizes,
             start,
-            first: Linear::load(&file, "proj_in", device)?,
+            first: Linear::load(file, "proj_in", device)?,
             second,
             layers,
-            out: Linear::load(&file, "proj_out", device)?,
+            out: Linear::load(file, "proj_out", device)?,
         })
     }
 
@@ -104,6 +119,20 @@ impl Resampler {
 }
 
 impl Sizes {
+    /// Of a model that looks at both, face and CLIP.
+    fn of(sizes: &ResamplerSizes) -> Self {
+        Self {
+            tokens: sizes.tokens,
+            dim: sizes.dim,
+            k: sizes.k,
+            inner: sizes.heads * sizes.dim_head,
+            ff: sizes.ff,
+            depth: sizes.depth,
+            first: sizes.dim,
+            second: Some(sizes.clip_width),
+        }
+    }
+
     fn read(file: &TensorFile) -> Result<Self, Error> {
         let [_, tokens, dim] = file.shape("latents")?;
         let [_, first] = file.shape("proj_in.weight")?;

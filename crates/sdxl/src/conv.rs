@@ -166,12 +166,13 @@ impl Plan {
         let threads = rayon::current_num_threads();
         let (height, width) = self.to;
         let batch = x.len() / (self.input * self.from.0 * self.from.1).max(1);
-        let pixels = batch * height * width;
-        let alone = pixels / threads < MIN_PIXELS;
+        // How a product is rounded depends on its size: tiles are cut as for a single sample, so that a
+        // picture does not depend on its neighbours in the batch.
+        let alone = height * width / threads < MIN_PIXELS;
         let rows = if alone {
             height
         } else {
-            self.rows_per_tile(batch, threads)
+            self.rows_per_tile(threads)
         };
         let tiles: Vec<(usize, usize)> = (0..batch)
             .flat_map(|sample| (0..height).step_by(rows).map(move |row| (sample, row)))
@@ -191,9 +192,9 @@ impl Plan {
     }
 
     /// Few enough rows for the memory bound and for two tiles per thread.
-    fn rows_per_tile(self, batch: usize, threads: usize) -> usize {
+    fn rows_per_tile(self, threads: usize) -> usize {
         let by_memory = MAX_COLUMNS / (self.depth() * self.to.1).max(1);
-        let by_threads = (batch * self.to.0).div_ceil(2 * threads);
+        let by_threads = self.to.0.div_ceil(2 * threads);
         let worthwhile = MIN_PIXELS.div_ceil(self.to.1.max(1));
         by_memory
             .min(by_threads.max(worthwhile))

@@ -162,6 +162,17 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the device had no memory left: fewer pictures at once may do. The tensor library hands
+    /// the driver's own words on.
+    pub fn is_out_of_memory(&self) -> bool {
+        let Error::Compute(error) = self else {
+            return false;
+        };
+        let text = error.to_string().to_ascii_lowercase();
+        let words = ["out of memory", "out_of_memory", "alloc_failed"];
+        words.iter().any(|words| text.contains(words))
+    }
+
     pub(crate) fn unsupported(path: &Path, what: impl Into<String>) -> Error {
         Error::Unsupported {
             path: path.to_path_buf(),
@@ -174,5 +185,20 @@ impl Error {
             field,
             problem: problem.into(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lack_of_memory_is_told_from_other_faults() {
+        let fault = |text: &str| Error::Compute(candle_core::Error::Msg(text.to_owned()));
+        let driver = "DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")";
+        assert!(fault(driver).is_out_of_memory());
+        assert!(fault("CUBLAS_STATUS_ALLOC_FAILED").is_out_of_memory());
+        assert!(!fault("CUDA_ERROR_ILLEGAL_ADDRESS").is_out_of_memory());
+        assert!(!Error::Cancelled.is_out_of_memory());
     }
 }

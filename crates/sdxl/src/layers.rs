@@ -79,10 +79,15 @@ pub fn apply_linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Compu
     if let Some(last) = shape.last_mut() {
         *last = weight.dim(0)?;
     }
-    let y = x
-        .reshape(((), width))?
-        .matmul(&weight.t()?)?
-        .reshape(shape)?;
+    let y = if x.device().is_cpu() && x.rank() > 1 {
+        // Sample by sample, as in `linear_f32`.
+        let samples = x.reshape((shape[0], (), width))?;
+        let weight = weight.t()?.broadcast_left(shape[0])?;
+        samples.matmul(&weight)?
+    } else {
+        x.reshape(((), width))?.matmul(&weight.t()?)?
+    };
+    let y = y.reshape(shape)?;
     match bias {
         None => Ok(y),
         Some(bias) => y.broadcast_add(bias),
@@ -157,32 +162,38 @@ fn linear_f32(
             layout.shape()
         )
     }
-    let rows = dims.iter().product::<usize>();
+    // Samples are multiplied one by one: how a product is rounded depends on its size, and a picture
+    // must not depend on its neighbours in the batch.
+    let samples = dims.first().copied().unwrap_or(1);
+    let rows = dims.iter().skip(1).product::<usize>();
     dims.push(output);
-    let x = Operand {
-        data: x,
-        row_stride: input,
-        column_stride: 1,
-    };
     let weight = Operand {
         data: weight,
         row_stride: 1,
         column_stride: input,
     };
     let mut out = if bias.is_empty() {
-        vec![0f32; rows * output]
+        vec![0f32; samples * rows * output]
     } else {
-        bias.repeat(rows)
+        bias.repeat(samples * rows)
     };
     let size = Size {
         m: rows,
         n: output,
         k: input,
     };
-    // SAFETY: `out` holds `rows` rows of `output` numbers and is not shared.
-    #[allow(unsafe_code, reason = "the product is added onto the bias in place")]
-    unsafe {
-        add_product(out.as_mut_ptr(), output, size, x, weight, parallelism(size));
+    let inputs = x.chunks_exact((rows * input).max(1));
+    for (x, out) in inputs.zip(out.chunks_exact_mut((rows * output).max(1))) {
+        let x = Operand {
+            data: x,
+            row_stride: input,
+            column_stride: 1,
+        };
+        // SAFETY: `out` holds `rows` rows of `output` numbers and is not shared.
+        #[allow(unsafe_code, reason = "the product is added onto the bias in place")]
+        unsafe {
+            add_product(out.as_mut_ptr(), output, size, x, weight, parallelism(size));
+        }
     }
     Ok((CpuStorage::F32(out), Shape::from(dims)))
 }

@@ -16,9 +16,11 @@
 //!     height: 1024,
 //!     steps: 20,
 //!     guidance: 3.5,
+//!     guidance_rescale: 0.0,
 //!     scheduler: Scheduler::Dpmpp2mKarras,
 //!     seed: 7,
 //!     clip_skip: 2,
+//!     init: None,
 //! };
 //! let picture = model.sample(&request, &mut |_| ControlFlow::Continue(()))?;
 //! # drop(picture);
@@ -30,6 +32,7 @@ mod attention;
 mod config;
 mod conv;
 mod cpu;
+mod device;
 mod error;
 mod layers;
 mod merge;
@@ -49,12 +52,18 @@ mod tokenizer;
 mod unet;
 mod vae;
 mod weights;
+mod work;
 
 pub use config::SdxlConfig;
+pub use device::{DeviceError, DeviceName, NumberType, device_class, device_model};
 pub use error::Error;
 pub use likeness_checkpoint::NotSdxl;
-pub use merge::{AttentionMatrix, LowRankUpdate};
+pub use merge::{AttentionMatrix, BareMatrices, LowRankUpdate, Unmerged};
 pub use noise::TorchNoise;
-pub use pipeline::{LoadOptions, OnStep, PromptEmbeddings, SampleRequest, Sdxl, SizeLimits, Step};
+pub use pipeline::{
+    BatchKey, Init, LoadOptions, OnStep, PromptEmbeddings, Sample, SampleRequest, Sdxl, SizeLimits,
+    Step,
+};
 pub use prompt::{has_trigger, with_trigger};
 pub use schedulers::Scheduler;
+pub use work::Work;

@@ -108,7 +108,7 @@ fn the_unet_equals_diffusers() {
             time_ids: [80.0, 96.0, 0.0, 0.0, 80.0, 96.0],
         };
         let ours = unet
-            .forward(&noise(5, (2, 4, 10, 12)), 541.5, &conditioning)
+            .forward(&noise(5, (2, 4, 10, 12)), 541.5, &conditioning, &[])
             .unwrap();
         assert_close(part, &ours, &expected[part], 1e-5);
     }
@@ -213,4 +213,79 @@ fn the_picture_equals_diffusers_within_one_level() {
         theirs.len()
     );
     assert!(largest <= 1);
+}
+
+/// `tests/data/sampling.safetensors`, which `tests/parity/sdxl_sampling.py` writes.
+fn sampling() -> std::collections::HashMap<String, Tensor> {
+    let data = include_bytes!("../tests/data/sampling.safetensors");
+    candle_core::safetensors::load_buffer(data, &candle_core::Device::Cpu).unwrap()
+}
+
+#[test]
+fn initial_noise_equals_torch_at_every_size_and_seed() {
+    let numbers = sampling();
+    let mut compared = 0;
+    for (name, theirs) in numbers
+        .iter()
+        .filter(|(name, _)| name.starts_with("noise."))
+    {
+        let seed: u64 = name.split('.').nth(1).unwrap().parse().unwrap();
+        let theirs = theirs.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let ours = TorchNoise::new(seed).draw(theirs.len());
+        for (a, b) in ours.iter().zip(&theirs) {
+            assert!((a - b).abs() <= 1e-6, "{name}: {a} {b}");
+        }
+        compared += 1;
+    }
+    assert_eq!(compared, 24);
+}
+
+/// The first and the last step's latents.
+fn ends(model: &crate::Sdxl, request: &SampleRequest) -> Tensor {
+    let (latents, ..) = run(model, request);
+    Tensor::stack(&[&latents[0], &latents[latents.len() - 1]], 0).unwrap()
+}
+
+#[test]
+fn guidance_rescale_and_no_guidance_equal_diffusers() {
+    let (model, expected) = (TinySdxl::write().load().unwrap(), sampling());
+    for scheduler in Scheduler::ALL {
+        let rescaled = SampleRequest {
+            guidance_rescale: 0.7,
+            ..request(scheduler)
+        };
+        let plain = SampleRequest {
+            guidance: 1.0,
+            guidance_rescale: 0.7,
+            ..request(scheduler)
+        };
+        for (request, kind) in [(rescaled, "rescale"), (plain, "no_guidance")] {
+            let name = format!("{kind}.{scheduler}");
+            assert_close(&name, &ends(&model, &request), &expected[&name], 1e-4);
+        }
+    }
+}
+
+#[test]
+fn image_to_image_equals_diffusers() {
+    let (model, expected) = (TinySdxl::write().load().unwrap(), sampling());
+    let picture = image::RgbImage::from_fn(96, 80, |x, y| {
+        image::Rgb([0, 40, 80].map(|shift| ((x * 5 + y * 3 + shift) % 256) as u8))
+    });
+    let latents = model.encode(&picture).unwrap();
+    assert_close("encoded", &latents, &expected["init"], 1e-5);
+    let picture = std::sync::Arc::new(picture);
+    for scheduler in Scheduler::ALL {
+        for strength in [0.6, 1.0] {
+            let request = SampleRequest {
+                init: Some(crate::Init {
+                    picture: picture.clone(),
+                    strength,
+                }),
+                ..request(scheduler)
+            };
+            let name = format!("image.{scheduler}.{strength:.1}");
+            assert_close(&name, &ends(&model, &request), &expected[&name], 1e-4);
+        }
+    }
 }

@@ -172,9 +172,11 @@ pub fn request(scheduler: Scheduler) -> SampleRequest {
         height: 80,
         steps: 8,
         guidance: 5.0,
+        guidance_rescale: 0.0,
         scheduler,
         seed: 11,
         clip_skip: 2,
+        init: None,
     }
 }
 

@@ -1,5 +1,6 @@
-//! The developers' commands: `cargo xtask demo`, `test`, `lint`, `sqlx`, `tools`.
+//! The developers' commands: `cargo xtask demo`, `test`, `lint`, `sqlx`, `tools`, `cuda-build`.
 
+mod cuda;
 mod demo;
 mod lint;
 mod python;
@@ -47,6 +48,8 @@ enum Xtask {
     },
     /// Find Postgres and nats-server, and fetch what is missing
     Tools(ToolsCommand),
+    /// Build the release binary for NVIDIA GPUs, on a machine that needs neither GPU nor CUDA, and pack it
+    CudaBuild(cuda::CudaBuildArgs),
 }
 
 #[derive(clap::Args)]
@@ -83,6 +86,7 @@ fn dispatch(command: Xtask) -> anyhow::Result<()> {
         Xtask::Lint { steps } => lint::lint(&workspace, &steps),
         Xtask::Sqlx { check } => sqlx::sqlx(&workspace, check),
         Xtask::Tools(ToolsCommand { what: None }) => print_tools(&workspace.tools()?),
+        Xtask::CudaBuild(args) => cuda::cuda_build(&workspace, &args),
         Xtask::Tools(_) => print_tools(&Tools::fetch(&workspace.tools_dir())?),
     }
 }

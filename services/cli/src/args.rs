@@ -5,6 +5,7 @@ use std::io;
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::{
+    bench::BenchCommand,
     bundle::BundleCommand,
     client::{IdentitiesCommand, ModelsArgs, PhotosCommand, RendersCommand},
     dev::DevArgs,
@@ -86,6 +87,9 @@ pub enum Command {
     /// Models without any server: one step each, from files to files.
     #[command(subcommand)]
     Model(ModelCommand),
+    /// How fast this machine does the main steps, on random weights.
+    #[command(subcommand)]
+    Bench(BenchCommand),
     /// Print a completion script for a shell.
     Completions {
         /// Which shell.

@@ -1,6 +1,7 @@
 //! The one binary `likeness`: every service, `likeness dev`, and the commands of clients, operators and bundles.
 
 mod args;
+mod bench;
 mod bundle;
 mod client;
 mod connect;
@@ -36,6 +37,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Dev(args) => dev::dev(&args),
         Command::Bundle(command) => bundle::run(command, cli.output),
         Command::Model(command) => model::run(&command, cli.output),
+        Command::Bench(command) => bench::run(&command, cli.output),
         Command::Completions { shell } => {
             args::completions(shell);
             Ok(())

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use candle_core::DType;
 use likeness_checkpoint::Part;
 
+use super::room::Room;
 use super::{LoadOptions, Sdxl};
 use crate::Error;
 use crate::config::SdxlConfig;
@@ -160,6 +161,7 @@ fn assemble(
         factor,
         scheduler: config.scheduler,
         index: config.index,
+        room: Room::default(),
         device,
         dtype: options.dtype,
     })

@@ -1,11 +1,12 @@
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use image::RgbImage;
 use serde_json::json;
 
 use crate::testing::{TinySdxl, request};
-use crate::{Error, LowRankUpdate, SampleRequest, Scheduler, Sdxl};
+use crate::{Error, Init, LowRankUpdate, SampleRequest, Scheduler, Sdxl};
 
 fn small() -> SampleRequest {
     SampleRequest {
@@ -149,10 +150,15 @@ fn long_prompts_take_several_windows_and_end_somewhere() {
 /// Makes a request bad in one field.
 type Change = fn(&mut SampleRequest);
 
+fn init(side: u32, strength: f64) -> Option<Init> {
+    let picture = Arc::new(RgbImage::new(side, side));
+    Some(Init { picture, strength })
+}
+
 #[test]
 fn bad_requests_are_refused_by_field_before_any_work() {
     let model = TinySdxl::write().load().unwrap();
-    let cases: [(&str, Change); 13] = [
+    let cases: [(&str, Change); 20] = [
         ("width", |r| r.width = 0),
         ("width", |r| r.width = 60),
         ("height", |r| r.height = 4096),
@@ -169,6 +175,13 @@ fn bad_requests_are_refused_by_field_before_any_work() {
         }),
         ("guidance", |r| r.guidance = f64::NAN),
         ("guidance", |r| r.guidance = f64::INFINITY),
+        ("guidance", |r| r.guidance = -1.0),
+        ("guidance_rescale", |r| r.guidance_rescale = f64::NAN),
+        ("guidance_rescale", |r| r.guidance_rescale = 1.1),
+        ("strength", |r| r.init = init(64, f64::NAN)),
+        ("strength", |r| r.init = init(64, 0.0)),
+        ("strength", |r| r.init = init(64, 0.2)),
+        ("init", |r| r.init = init(32, 0.5)),
         ("prompt", |r| r.prompt = "x".repeat(100_000)),
         ("prompt", |r| r.prompt = "é ".repeat(700)),
         ("negative_prompt", |r| {

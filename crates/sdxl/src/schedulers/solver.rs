@@ -70,6 +70,24 @@ impl Solver {
         self.schedule.initial_scale
     }
 
+    /// Clean latents with the noise of a step, in the solver's own scale: where a run that begins at
+    /// that step starts from.
+    pub fn add_noise(&self, step: usize, clean: &Tensor, noise: &Tensor) -> Compute<Tensor> {
+        match self.scheduler {
+            Scheduler::Ddim | Scheduler::Lcm => {
+                let alpha = self.training.alpha(self.schedule.timesteps[step] as usize);
+                weighted(clean, alpha.sqrt(), noise, (1.0 - alpha).sqrt())
+            }
+            Scheduler::Euler | Scheduler::EulerKarras | Scheduler::EulerAncestral => {
+                weighted(clean, 1.0, noise, self.schedule.sigmas[step])
+            }
+            Scheduler::Dpmpp2m | Scheduler::Dpmpp2mKarras => {
+                let level = Level::new(self.schedule.sigmas[step]);
+                weighted(clean, level.alpha, noise, level.sigma)
+            }
+        }
+    }
+
     /// The latents as the UNet wants them: of unit variance.
     pub fn scale_input(&self, latents: &Tensor, step: usize) -> Compute<Tensor> {
         match self.scheduler {

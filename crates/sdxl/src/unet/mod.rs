@@ -13,15 +13,29 @@ use crate::Error;
 use crate::config::UNetConfig;
 use crate::conv::{Conv, ConvShape};
 use crate::layers::GroupNorm;
-use crate::merge::Matrices;
+use crate::merge::{Matrices, MatrixId, Unmerged};
 use crate::weights::Weights;
 
 /// What conditions every attention of one forward pass.
 pub(crate) struct Context<'a> {
     /// The weights of the attention projections.
     pub matrices: &'a Matrices,
+    /// Each sample's own low-rank terms; empty where there are none.
+    pub unmerged: &'a [Option<&'a Unmerged>],
     /// Text states [b, tokens, cross_attention_dim].
     pub text: &'a Tensor,
+}
+
+impl Context<'_> {
+    /// x · weightᵀ + bias of an attention projection, with each sample's own terms.
+    pub fn project(
+        &self,
+        x: &Tensor,
+        id: MatrixId,
+        bias: Option<&Tensor>,
+    ) -> candle_core::Result<Tensor> {
+        self.matrices.project(x, id, bias, self.unmerged)
+    }
 }
 
 /// What one forward pass is conditioned on.
@@ -77,16 +91,19 @@ impl UNet {
         })
     }
 
-    /// The predicted noise [b, 4, h, w] in `latents` [b, 4, h, w] at a timestep.
+    /// The predicted noise [b, 4, h, w] in `latents` [b, 4, h, w] at a timestep. `unmerged` names each
+    /// sample's own low-rank terms; the samples divide b evenly, and none need be named.
     pub fn forward(
         &self,
         latents: &Tensor,
         timestep: f64,
         conditioning: &Conditioning,
+        unmerged: &[Option<&Unmerged>],
     ) -> Result<Tensor, Error> {
         let context = Context {
             matrices: &self.matrices,
             text: &conditioning.text,
+            unmerged,
         };
         let time = self.embed_time(timestep, conditioning, latents.dtype())?;
         let mut x = self.conv_in.forward(latents)?;
@@ -99,6 +116,15 @@ impl UNet {
             x = block.forward(&x, &time, &context, &mut skips)?;
         }
         Ok(self.conv_out.forward(&self.norm_out.forward_silu(&x)?)?)
+    }
+
+    /// Numbers per latent pixel that one sample's forward pass holds at its peak, estimated: at the
+    /// widest residual block the gathered columns of a convolution, its input and its f32 norm, and
+    /// the skips.
+    pub fn numbers_per_latent(&self) -> usize {
+        let levels = self.config.down.iter().take(2);
+        let widest: usize = levels.map(|level| level.channels).sum();
+        20 * widest
     }
 
     /// SiLU of the embedding of timestep, pooled text and time ids, [b, 4 · first channels].

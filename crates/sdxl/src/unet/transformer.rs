@@ -6,7 +6,7 @@ use super::Context;
 use crate::Error;
 use crate::attention::attention;
 use crate::conv::{Conv, ConvShape};
-use crate::layers::{GroupNorm, LayerNorm, Linear, apply_linear, geglu};
+use crate::layers::{GroupNorm, LayerNorm, Linear, geglu};
 use crate::merge::{Matrices, MatrixId};
 use crate::weights::Weights;
 
@@ -143,12 +143,9 @@ impl Block {
 
     fn forward(&self, x: &Tensor, context: &Context<'_>) -> Compute<Tensor> {
         let normed = self.norm1.forward(x)?;
-        let x = (x + self.attn1.forward(&normed, &normed, context.matrices)?)?;
+        let x = (x + self.attn1.forward(&normed, &normed, context)?)?;
         let normed = self.norm2.forward(&x)?;
-        let x = (&x
-            + self
-                .attn2
-                .forward(&normed, context.text, context.matrices)?)?;
+        let x = (&x + self.attn2.forward(&normed, context.text, context)?)?;
         &x + self.ff.forward(&self.norm3.forward(&x)?)?
     }
 }
@@ -185,12 +182,13 @@ impl Attention {
         })
     }
 
-    fn forward(&self, x: &Tensor, context: &Tensor, matrices: &Matrices) -> Compute<Tensor> {
-        let q = apply_linear(x, matrices.weight(self.to_q), None)?;
-        let k = apply_linear(context, matrices.weight(self.to_k), None)?;
-        let v = apply_linear(context, matrices.weight(self.to_v), None)?;
+    /// Queries from `x`, keys and values from `states`.
+    fn forward(&self, x: &Tensor, states: &Tensor, context: &Context<'_>) -> Compute<Tensor> {
+        let q = context.project(x, self.to_q, None)?;
+        let k = context.project(states, self.to_k, None)?;
+        let v = context.project(states, self.to_v, None)?;
         let mixed = attention(&q, &k, &v, self.heads)?;
-        apply_linear(&mixed, matrices.weight(self.to_out), Some(&self.out_bias))
+        context.project(&mixed, self.to_out, Some(&self.out_bias))
     }
 }
 

@@ -7,13 +7,14 @@ use std::{
     str::FromStr,
 };
 
-use candle_core::{DType, Device, Tensor};
-use clap::{Args, ValueEnum};
+use candle_core::{Device, Tensor};
+use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use likeness_bundle::{Bundle, Defaults, SdxlModel};
 use likeness_hyperlora::{Basis, Kind, Lora, Stack};
 use likeness_sdxl::{
-    LoadOptions, LowRankUpdate, SampleRequest, Scheduler, Sdxl, Step, has_trigger,
+    DeviceName, LoadOptions, LowRankUpdate, NumberType, SampleRequest, Scheduler, Sdxl, Step,
+    has_trigger,
 };
 
 use super::{
@@ -56,6 +57,9 @@ pub struct SampleArgs {
     /// Classifier-free guidance; 1 turns it off.
     #[arg(long)]
     guidance: Option<f64>,
+    /// Bring the guided noise back to the spread of the unguided: 0 (not at all) to 1.
+    #[arg(long, default_value_t = 0.0)]
+    guidance_rescale: f64,
     /// ddim, euler, euler_karras, euler_ancestral, dpmpp_2m, dpmpp_2m_karras or lcm.
     #[arg(long)]
     scheduler: Option<String>,
@@ -76,12 +80,12 @@ pub struct SampleArgs {
     /// Add this LoRA file with this weight (1 if left out). May be repeated.
     #[arg(long, value_name = "FILE[=SCALE]")]
     lora: Vec<Scaled>,
-    /// The number type of U-Net and text encoders.
-    #[arg(long, value_enum, default_value_t = DtypeArg::F32)]
-    dtype: DtypeArg,
+    /// The number type of U-Net and text encoders: f32, f16 or bf16; by default f32 on the cpu, bf16 on a GPU.
+    #[arg(long)]
+    dtype: Option<NumberType>,
     /// `cpu` or `cuda:N`.
     #[arg(long, default_value = "cpu")]
-    device: DeviceArg,
+    device: DeviceName,
     /// Write every step: `latents` [steps, 4, h, w], `timesteps` [steps], and `sigmas` [steps] where the
     /// scheduler has noise levels.
     #[arg(long, value_name = "FILE")]
@@ -124,46 +128,6 @@ impl FromStr for Scaled {
             path: path.into(),
             scale,
         })
-    }
-}
-
-/// [`DType`] on the command line.
-#[derive(Clone, Copy, ValueEnum)]
-enum DtypeArg {
-    F32,
-    F16,
-    Bf16,
-}
-
-/// Where to compute.
-#[derive(Clone, Copy)]
-enum DeviceArg {
-    Cpu,
-    Cuda(usize),
-}
-
-impl FromStr for DeviceArg {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let number = text.strip_prefix("cuda:").map(str::parse);
-        match (text, number) {
-            ("cpu", _) => Ok(Self::Cpu),
-            (_, Some(Ok(number))) => Ok(Self::Cuda(number)),
-            _ => Err("expected `cpu` or `cuda:N`".to_owned()),
-        }
-    }
-}
-
-impl DeviceArg {
-    fn open(self) -> Result<Device, Failure> {
-        match self {
-            Self::Cpu => Ok(Device::Cpu),
-            Self::Cuda(_) if !candle_core::utils::cuda_is_available() => Err(Failure::new(
-                "this program was built without CUDA; build it with CUDA, or use --device cpu",
-            )),
-            Self::Cuda(number) => Device::new_cuda(number).map_err(failed),
-        }
     }
 }
 
@@ -215,20 +179,22 @@ impl SampleArgs {
             height: self.height.unwrap_or(defaults.height),
             steps: self.steps.unwrap_or(defaults.steps),
             guidance: self.guidance.unwrap_or(defaults.guidance),
+            guidance_rescale: self.guidance_rescale,
             scheduler,
             seed: self.seed,
             clip_skip: self.clip_skip.unwrap_or(defaults.clip_skip),
+            init: None,
         })
     }
 
     fn load(&self, bundle: &Bundle) -> Result<Sdxl, Failure> {
         let options = LoadOptions {
-            device: self.device.open()?,
-            dtype: match self.dtype {
-                DtypeArg::F32 => DType::F32,
-                DtypeArg::F16 => DType::F16,
-                DtypeArg::Bf16 => DType::BF16,
-            },
+            dtype: self
+                .device
+                .number_type(self.dtype)
+                .map_err(|error| Failure::usage(error.to_string()))?
+                .into(),
+            device: self.device.open().map_err(failed)?,
         };
         match bundle.sdxl(self.model.as_deref()).map_err(failed)? {
             SdxlModel::Folder(dir) => Sdxl::load(&dir, &options).map_err(failed),

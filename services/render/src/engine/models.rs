@@ -166,9 +166,11 @@ impl Models {
             height: spec.height,
             steps: spec.steps,
             guidance: f64::from(spec.guidance),
+            guidance_rescale: 0.0,
             scheduler,
             seed: spec.seed.unsigned_abs() + u64::from(index),
             clip_skip: self.bundle.defaults().clip_skip,
+            init: None,
         })
     }
 }

@@ -4,10 +4,17 @@
 //! beside it, always from the base. So a thousand identities later the base is the one that was
 //! loaded, and restoring is dropping the merged tensor.
 
+mod bare;
+mod kernel;
+mod unmerged;
+
 use std::collections::HashMap;
 
 use candle_core::{DType, Tensor};
 
+pub use self::bare::BareMatrices;
+use self::kernel::merge_matrix;
+pub use self::unmerged::Unmerged;
 use crate::Error;
 
 /// Name and shape of one attention projection.
@@ -99,14 +106,30 @@ impl Matrices {
     /// See [`crate::Sdxl::merge`].
     pub fn merge(&mut self, updates: &[LowRankUpdate]) -> Result<(), Error> {
         let terms = self.checked(updates)?;
-        let mut merged = vec![None; self.entries.len()];
+        // What was merged before is dropped first: two merged copies never take memory at once. It is
+        // not kept to be written over, either: between renders it would hold a person.
+        self.restore();
         for (id, terms) in terms {
-            merged[id] = Some(merge_matrix(&self.entries[id].base, &terms)?);
-        }
-        for (entry, merged) in self.entries.iter_mut().zip(merged) {
-            entry.merged = merged;
+            match merge_matrix(&self.entries[id].base, &terms) {
+                Ok(merged) => self.entries[id].merged = Some(merged),
+                Err(error) => {
+                    self.restore();
+                    return Err(error.into());
+                }
+            }
         }
         Ok(())
+    }
+
+    fn restore(&mut self) {
+        for entry in &mut self.entries {
+            entry.merged = None;
+        }
+    }
+
+    /// The weight as it was loaded.
+    fn base(&self, id: usize) -> &Tensor {
+        &self.entries[id].base
     }
 
     /// Updates by matrix, every one checked; terms of scale 0 are left out, so that they restore
@@ -193,18 +216,6 @@ fn largest(x: &Tensor) -> Result<Option<f64>, Error> {
     let probe = (&x * 0.0)?.sum_all()?.to_scalar::<f32>()?;
     let largest = x.abs()?.max(0)?.to_scalar::<f32>()?;
     Ok((probe == 0.0).then_some(f64::from(largest)))
-}
-
-/// base + Σ scale · up · down: one product of the stacked factors, accumulated in f32, then rounded
-/// to the base's type.
-fn merge_matrix(base: &Tensor, terms: &[&LowRankUpdate]) -> Result<Tensor, Error> {
-    let part = |x: &Tensor| x.to_device(base.device())?.to_dtype(DType::F32);
-    let downs = terms.iter().map(|term| part(&term.down));
-    let downs = downs.collect::<candle_core::Result<Vec<_>>>()?;
-    let ups = terms.iter().map(|term| part(&term.up)? * term.scale);
-    let ups = ups.collect::<candle_core::Result<Vec<_>>>()?;
-    let delta = Tensor::cat(&ups, 1)?.matmul(&Tensor::cat(&downs, 0)?)?;
-    Ok((base.to_dtype(DType::F32)? + delta)?.to_dtype(base.dtype())?)
 }
 
 #[cfg(test)]

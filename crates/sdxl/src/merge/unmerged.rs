@@ -1,0 +1,109 @@
+//! Low-rank terms that stay beside the weights, so that samples of one batch carry different
+//! identities: y = x · Wᵀ + (x · downᵀ) · upᵀ, the first product shared, the second per sample.
+
+use std::collections::HashMap;
+
+use candle_core::{Result as Compute, Tensor};
+
+use super::{LowRankUpdate, Matrices, MatrixId, kernel::stacked, largest};
+use crate::Error;
+use crate::layers::apply_linear;
+
+/// The terms of one sample, checked against the model that made them.
+#[derive(Clone, Debug)]
+pub struct Unmerged {
+    factors: HashMap<usize, Factors>,
+}
+
+/// One matrix's update, the sum of all its terms, in the weights' type. Shapes only in `Debug`: the
+/// numbers are a person's.
+#[derive(Clone)]
+struct Factors {
+    /// [r, in].
+    down: Tensor,
+    /// [out, r], scales included.
+    up: Tensor,
+}
+
+impl std::fmt::Debug for Factors {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Factors[{:?} x {:?}]", self.up.dims(), self.down.dims())
+    }
+}
+
+impl Matrices {
+    /// See [`crate::Sdxl::unmerged`].
+    pub fn unmerged(&self, updates: &[LowRankUpdate]) -> Result<Unmerged, Error> {
+        let terms = self.checked(updates)?.into_iter();
+        let factors = terms.map(|(id, terms)| Ok((id, Factors::new(self.base(id), &terms)?)));
+        Ok(Unmerged {
+            factors: factors.collect::<Result<_, Error>>()?,
+        })
+    }
+
+    /// Refuses terms that were made for a model with other matrices.
+    pub fn check_unmerged(&self, unmerged: &Unmerged) -> Result<(), Error> {
+        let fits = |(&id, factors): (&usize, &Factors)| {
+            let base = self.entries.get(id).map(|entry| entry.base.dims());
+            base == Some(&[factors.up.dims()[0], factors.down.dims()[1]])
+        };
+        if unmerged.factors.iter().all(fits) {
+            return Ok(());
+        }
+        let problem = "these terms were made for another model; make them with this one";
+        Err(Error::bad_request("unmerged", problem))
+    }
+
+    /// x · weightᵀ + bias + each sample's own term. `x` is [b, n, in]; `samples` divide b evenly, each
+    /// with the rows of its guidance pair; none where nobody carries a term.
+    pub fn project(
+        &self,
+        x: &Tensor,
+        id: MatrixId,
+        bias: Option<&Tensor>,
+        samples: &[Option<&Unmerged>],
+    ) -> Compute<Tensor> {
+        let y = apply_linear(x, self.weight(id), bias)?;
+        let own = samples
+            .iter()
+            .map(|sample| sample.and_then(|own| own.factors.get(&id.0)));
+        let own: Vec<Option<&Factors>> = own.collect();
+        if own.iter().all(Option::is_none) {
+            return Ok(y);
+        }
+        let rows = x.dim(0)? / samples.len();
+        let parts = own.into_iter().enumerate().map(|(i, own)| {
+            let y = y.narrow(0, i * rows, rows)?;
+            match own {
+                None => Ok(y),
+                Some(own) => y + own.apply(&x.narrow(0, i * rows, rows)?)?,
+            }
+        });
+        Tensor::cat(&parts.collect::<Compute<Vec<_>>>()?, 0)
+    }
+}
+
+impl Factors {
+    fn new(base: &Tensor, terms: &[&LowRankUpdate]) -> Result<Factors, Error> {
+        let (down, up) = stacked(base, terms)?;
+        let balance = balance(&down, &up)?;
+        Ok(Factors {
+            down: (down * balance)?.to_dtype(base.dtype())?,
+            up: (up / balance)?.to_dtype(base.dtype())?,
+        })
+    }
+
+    fn apply(&self, x: &Tensor) -> Compute<Tensor> {
+        apply_linear(&apply_linear(x, &self.down, None)?, &self.up, None)
+    }
+}
+
+/// The power of two that brings both factors to about the same size: in f16 a small one would lose
+/// digits, and a power of two changes none.
+fn balance(down: &Tensor, up: &Tensor) -> Result<f64, Error> {
+    let (down, up) = (largest(down)?.unwrap_or(0.0), largest(up)?.unwrap_or(0.0));
+    if down == 0.0 || up == 0.0 {
+        return Ok(1.0);
+    }
+    Ok(((up / down).log2() / 2.0).round().exp2())
+}
