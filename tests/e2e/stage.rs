@@ -126,6 +126,7 @@ impl Settings {
     pub fn render(&self) -> RenderArgs {
         RenderArgs {
             bundle: self.bundle.clone(),
+            max_batch: None,
             queue: self.queue.clone(),
         }
     }

@@ -129,6 +129,7 @@ async fn serve(
     Dispatch::from_args(dispatch).await?.spawn(&dispatcher);
     let render = RenderArgs {
         bundle: bundle.clone(),
+        max_batch: None,
         queue: queue.clone(),
     };
     Render::from_args(render).await?.spawn(lifecycle);

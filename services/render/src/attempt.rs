@@ -9,18 +9,18 @@ use futures::StreamExt as _;
 use likeness_domain::{
     Clock as _, RenderId, SystemClock,
     coefficients::Coefficients,
-    render::{RenderProgress, RenderedImage},
+    render::{RenderProgress, RenderSpec, RenderedImage},
 };
 use likeness_queue::{
     CancelNotice, ClaimReply, ClaimRequest, CoefficientsReply, CoefficientsRequest, Delivery,
     FinishRequest, Grant, Preview, Progress, QueueError, Refusal, RenderPrompt, RenewReply,
     RenewRequest, Upload, WorkOutcome,
 };
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    engine::{Failure, Job, Painted},
+    engine::{Failure, Job, Painted, Seat},
     server::Render,
     stop::{Stop, StopReason},
 };
@@ -31,20 +31,22 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// Works on one prompt. `turn` is the models' and is given on as soon as they are done, so that uploading overlaps the
-/// next render.
+/// Works on one prompt. `seat` is its place at the models and is given up as soon as they are done, so that uploading
+/// overlaps the next renders. `claimed` hears what was claimed, or is dropped where nothing was.
 pub async fn work_on(
     render: &Render,
     prompt: Delivery<RenderPrompt>,
-    turn: OwnedSemaphorePermit,
+    seat: Seat,
+    claimed: oneshot::Sender<RenderSpec>,
     hard: &CancellationToken,
 ) {
     let message = *prompt.message();
     let asked = Instant::now();
     let told = match claim(render, &message).await {
         Ok(ClaimReply::Granted(grant)) => {
+            let _ = claimed.send(grant.spec.clone());
             let attempt = Attempt::new(render, message.render, grant, asked);
-            attempt.run(&prompt, turn, hard).await;
+            attempt.run(&prompt, seat, hard).await;
             prompt.ack().await
         }
         Ok(ClaimReply::Refused { reason }) => {
@@ -95,14 +97,9 @@ impl<'a> Attempt<'a> {
     }
 
     /// Runs the attempt to its end, and reports it, while the lease is kept and cancels are heard.
-    async fn run(
-        &self,
-        prompt: &Delivery<RenderPrompt>,
-        turn: OwnedSemaphorePermit,
-        hard: &CancellationToken,
-    ) {
+    async fn run(&self, prompt: &Delivery<RenderPrompt>, seat: Seat, hard: &CancellationToken) {
         let work = async {
-            let outcome = self.outcome(turn).await;
+            let outcome = self.outcome(seat).await;
             if self.stop.reason() != Some(StopReason::LeaseLost) {
                 self.finish(outcome, hard).await;
             }
@@ -116,19 +113,18 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    async fn outcome(&self, turn: OwnedSemaphorePermit) -> WorkOutcome {
-        let painted = match self.paint().await {
+    async fn outcome(&self, seat: Seat) -> WorkOutcome {
+        let painted = match self.paint(seat).await {
             Ok(painted) => painted,
             Err(failure) => return outcome_of(failure),
         };
-        drop(turn);
         match self.upload(painted).await {
             Ok(outcome) => outcome,
             Err(failure) => outcome_of(failure),
         }
     }
 
-    async fn paint(&self) -> Result<Painted, Failure> {
+    async fn paint(&self, seat: Seat) -> Result<Painted, Failure> {
         let sets = self.coefficients().await?;
         let (progress, steps) = mpsc::unbounded_channel();
         let job = Job {
@@ -137,7 +133,7 @@ impl<'a> Attempt<'a> {
             stop: self.stop.clone(),
             progress,
         };
-        let mut painting = std::pin::pin!(self.render.engine.paint(job));
+        let mut painting = std::pin::pin!(seat.paint(job));
         let mut telling = std::pin::pin!(self.tell(steps));
         tokio::select! {
             painted = &mut painting => painted,

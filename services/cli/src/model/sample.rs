@@ -5,6 +5,7 @@ use std::{
     ops::ControlFlow,
     path::{Path, PathBuf},
     str::FromStr,
+    sync::Arc,
 };
 
 use candle_core::{Device, Tensor};
@@ -13,7 +14,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use likeness_bundle::{Bundle, Defaults, SdxlModel};
 use likeness_hyperlora::{Basis, Kind, Lora, Stack};
 use likeness_sdxl::{
-    DeviceName, LoadOptions, LowRankUpdate, NumberType, SampleRequest, Scheduler, Sdxl, Step,
+    DeviceName, Init, LoadOptions, LowRankUpdate, NumberType, SampleRequest, Scheduler, Sdxl, Step,
     has_trigger,
 };
 
@@ -73,6 +74,12 @@ pub struct SampleArgs {
     /// Start from this noise: a safetensors file with `noise` [1, 4, height/8, width/8] of unit variance.
     #[arg(long, value_name = "FILE")]
     noise: Option<PathBuf>,
+    /// Start from this picture, of the size asked for; that size may then be left out.
+    #[arg(long, value_name = "IMG")]
+    init: Option<PathBuf>,
+    /// How much of the picture to start from may change, above 0 and up to 1.
+    #[arg(long, value_name = "S", default_value_t = 0.7, requires = "init")]
+    strength: f64,
     /// Show this person: what `model encode` wrote, and the LoRA's weight. May be repeated: the LoRAs
     /// stack.
     #[arg(long, value_name = "FILE[=SCALE]")]
@@ -172,19 +179,35 @@ impl SampleArgs {
         let scheduler: Scheduler = scheduler
             .parse()
             .map_err(|error: likeness_sdxl::Error| Failure::usage(error.to_string()))?;
+        let init = self.init()?;
+        let picture = init.as_ref().map(|init| init.picture.dimensions());
+        let (width, height) = picture.unwrap_or((defaults.width, defaults.height));
         Ok(SampleRequest {
             prompt: self.prompt.clone(),
             negative_prompt: self.negative.clone(),
-            width: self.width.unwrap_or(defaults.width),
-            height: self.height.unwrap_or(defaults.height),
+            width: self.width.unwrap_or(width),
+            height: self.height.unwrap_or(height),
             steps: self.steps.unwrap_or(defaults.steps),
             guidance: self.guidance.unwrap_or(defaults.guidance),
             guidance_rescale: self.guidance_rescale,
             scheduler,
             seed: self.seed,
             clip_skip: self.clip_skip.unwrap_or(defaults.clip_skip),
-            init: None,
+            init,
         })
+    }
+
+    /// The picture to start from.
+    fn init(&self) -> Result<Option<Init>, Failure> {
+        let Some(path) = &self.init else {
+            return Ok(None);
+        };
+        let picture = image::open(path)
+            .map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
+        Ok(Some(Init {
+            picture: Arc::new(picture.to_rgb8()),
+            strength: self.strength,
+        }))
     }
 
     fn load(&self, bundle: &Bundle) -> Result<Sdxl, Failure> {
@@ -360,6 +383,8 @@ fn show(
     let json = serde_json::json!({
         "out": args.out, "width": request.width, "height": request.height,
         "steps": request.steps, "guidance": request.guidance,
+        "guidance_rescale": request.guidance_rescale,
+        "init": args.init, "strength": request.init.as_ref().map(|init| init.strength),
         "scheduler": request.scheduler.as_str(), "seed": request.seed, "clip_skip": request.clip_skip,
         "updated_matrices": updates,
         "trajectory": args.trajectory, "dump_text": args.dump_text,

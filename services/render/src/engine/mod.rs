@@ -1,7 +1,14 @@
 //! From a render's parameters and coefficients to image files. One OS thread owns the models.
 
 mod encode;
+mod group;
 mod models;
+mod paint;
+mod party;
+#[cfg(test)]
+mod tests;
+
+use std::{cell::Cell, ops::ControlFlow};
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -13,8 +20,10 @@ use likeness_domain::{
 };
 use tokio::sync::{mpsc, oneshot};
 
+pub use self::group::Company;
+use self::models::Models;
+pub use self::party::{Seat, party};
 use crate::stop::{Stop, StopReason};
-use models::Models;
 
 /// What to make.
 pub struct Job {
@@ -37,7 +46,7 @@ pub struct Painted {
 }
 
 /// Why nothing was made.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Failure {
     /// It was told to stop.
     #[error("stopped: {0:?}")]
@@ -60,51 +69,88 @@ pub enum Failure {
     },
 }
 
+/// A job, and who waits for it.
+struct Order {
+    job: Job,
+    /// Gone once it has been told.
+    answer: Cell<Option<Answer>>,
+}
+
 type Answer = oneshot::Sender<Result<Painted, Failure>>;
+
+impl Order {
+    fn new(job: Job, answer: Answer) -> Self {
+        let answer = Cell::new(Some(answer));
+        Self { job, answer }
+    }
+
+    /// Tells how it ended; only the first word counts. Whoever asked may have gone, which is no matter.
+    fn tell(&self, end: Result<Painted, Failure>) {
+        if let Some(answer) = self.answer.take() {
+            let _ = answer.send(end);
+        }
+    }
+
+    /// Tells of the stop that was asked for, if one was.
+    fn heed_stop(&self) -> ControlFlow<()> {
+        let Some(reason) = self.job.stop.reason() else {
+            return ControlFlow::Continue(());
+        };
+        self.tell(Err(Failure::Stopped(reason)));
+        ControlFlow::Break(())
+    }
+}
 
 /// A handle on the thread that owns the models; it ends when the last handle is dropped.
 #[derive(Clone)]
 pub struct Engine {
-    jobs: mpsc::Sender<(Job, Answer)>,
+    orders: mpsc::Sender<Vec<Order>>,
 }
 
 impl Engine {
-    /// Loads the bundle's basis and default model, and starts their thread.
+    /// Loads the bundle's basis and default model, and starts their thread. It paints up to `max_batch` images at a
+    /// time, fewer where memory is short.
     ///
     /// # Errors
     /// A section that the bundle lacks, or a file that does not fit.
-    pub fn start(bundle: Bundle) -> anyhow::Result<(Self, BundleSummary)> {
-        let mut models = Models::load(bundle)?;
+    pub fn start(bundle: Bundle, max_batch: usize) -> anyhow::Result<(Self, BundleSummary)> {
+        let models = Models::load(bundle, max_batch)?;
         let summary = models.summary()?;
-        let (jobs, mut queue) = mpsc::channel::<(Job, Answer)>(1);
+        Ok((Self::over(models)?, summary))
+    }
+
+    fn over(mut models: Models) -> anyhow::Result<Self> {
+        let (orders, mut queue) = mpsc::channel::<Vec<Order>>(1);
         std::thread::Builder::new()
             .name("render-models".to_owned())
             .spawn(move || {
-                while let Some((job, answer)) = queue.blocking_recv() {
-                    // Whoever asked may have gone; the next render is what counts.
-                    let _ = answer.send(models.paint(&job));
+                while let Some(together) = queue.blocking_recv() {
+                    models.paint(together);
                 }
             })
             .context("cannot start the models' thread")?;
-        Ok((Self { jobs }, summary))
+        Ok(Self { orders })
     }
 
     /// Waits until the models' thread has ended, which it does only by a panic while a handle lives.
     pub async fn ended(&self) {
-        self.jobs.closed().await;
+        self.orders.closed().await;
     }
 
-    /// Makes the images of one render.
+    /// Makes the images of one render by itself.
     ///
     /// # Errors
     /// [`Failure`].
     pub async fn paint(&self, job: Job) -> Result<Painted, Failure> {
-        let gone = |()| Failure::Transient {
-            reason: "ENGINE_GONE",
-            message: "the worker's models have stopped".to_owned(),
-        };
         let (answer, painted) = oneshot::channel();
-        self.jobs.send((job, answer)).await.map_err(|_| gone(()))?;
-        painted.await.map_err(|_| gone(()))?
+        let order = Order::new(job, answer);
+        self.orders.send(vec![order]).await.map_err(party::gone)?;
+        painted.await.map_err(party::gone)?
     }
+}
+
+/// How many images a worker paints at a time where its configuration does not say. On the CPU each is computed by
+/// itself, so that a batch would only keep its first picture waiting for its last.
+pub fn default_batch() -> usize {
+    if models::DEVICE.is_cpu() { 1 } else { 8 }
 }

@@ -1,39 +1,37 @@
-//! The models of a bundle, and the passes over them that make a picture of a person.
-
-use std::{ops::ControlFlow, time::Instant};
+//! The models of a bundle, and which renders are painted on them together.
 
 use anyhow::Context as _;
-use bytes::Bytes;
 use candle_core::{DType, Device};
 use likeness_bundle::{Bundle, SdxlModel};
-use likeness_domain::{
-    bundle::{BundleSummary, RenderDefaults},
-    coefficients::{self, Coefficients},
-    render::{ImageFormat, RenderProgress, RenderTimings, RenderedImage},
-};
-use likeness_hyperlora::{Basis, Kind, Lora, Stack};
-use likeness_sdxl::{
-    LoadOptions, LowRankUpdate, SampleRequest, Scheduler, Sdxl, Step, with_trigger,
-};
-use ring::digest::{SHA256, digest};
+use likeness_domain::bundle::{BundleSummary, RenderDefaults};
+use likeness_hyperlora::Basis;
+use likeness_sdxl::{LoadOptions, SampleRequest, Scheduler, Sdxl, with_trigger};
 
-use super::{Failure, Job, Painted, encode::encode};
+use super::{
+    Failure, Job, Order,
+    group::{Kind, groups},
+    paint::{model_fault, same_person},
+};
 
-/// Longest side of a preview in pixels.
-const PREVIEW_SIDE: u32 = 128;
+/// Where the models run.
+pub const DEVICE: Device = Device::Cpu;
 
 /// What the models' thread owns: the basis, and one SDXL model at a time.
 pub struct Models {
     bundle: Bundle,
-    basis: Basis,
+    pub(super) basis: Basis,
     loaded: String,
-    sdxl: Sdxl,
+    pub(super) sdxl: Sdxl,
+    /// Images painted at a time, at most.
+    max_batch: usize,
+    /// Whether one batch may show several people.
+    pub(super) mixes_people: bool,
 }
 
 impl Models {
     /// Loads the basis and the default model.
-    pub fn load(bundle: Bundle) -> anyhow::Result<Self> {
-        let basis = Basis::load(&bundle.hyperlora()?.dir, &Device::Cpu)?;
+    pub fn load(bundle: Bundle, max_batch: usize) -> anyhow::Result<Self> {
+        let basis = Basis::load(&bundle.hyperlora()?.dir, &DEVICE)?;
         let loaded = bundle.name().to_owned();
         let sdxl = load_sdxl(&bundle, None)?;
         Ok(Self {
@@ -41,6 +39,8 @@ impl Models {
             basis,
             loaded,
             sdxl,
+            max_batch: max_batch.max(1),
+            mixes_people: !DEVICE.is_cpu(),
         })
     }
 
@@ -72,15 +72,30 @@ impl Models {
         })
     }
 
-    /// Makes the images of one render, and leaves nothing of the person behind in the weights.
-    pub fn paint(&mut self, job: &Job) -> Result<Painted, Failure> {
-        self.switch_to(&job.spec.model)?;
-        let painted = self.paint_merged(job);
-        self.sdxl.merge(&[]).map_err(model_fault)?;
-        painted
+    /// Paints renders that were taken together, group by group in order of arrival, and answers each.
+    pub fn paint(&mut self, orders: Vec<Order>) {
+        let fit = |a: &Order, b: &Order| self.fit(&a.job, &b.job);
+        let groups = groups(&orders, fit);
+        let mut orders: Vec<Option<Order>> = orders.into_iter().map(Some).collect();
+        for group in groups {
+            let group = group.into_iter().filter_map(|at| orders[at].take());
+            self.paint_group(group.collect());
+        }
     }
 
-    fn switch_to(&mut self, model: &str) -> Result<(), Failure> {
+    /// Whether two renders can be painted together. Only one person at a time is shown on the CPU: terms beside the
+    /// weights are rounded otherwise than merged ones, and a picture has the same pixels there in every company.
+    fn fit(&self, a: &Job, b: &Job) -> bool {
+        let mixes = self.mixes_people || same_person(a, b);
+        mixes && Kind::of(&a.spec) == Kind::of(&b.spec)
+    }
+
+    /// How many images of a kind are painted at a time.
+    pub fn batch_limit(&self, request: &SampleRequest) -> usize {
+        self.sdxl.batch_limit(request).min(self.max_batch)
+    }
+
+    pub fn switch_to(&mut self, model: &str) -> Result<(), Failure> {
         if self.loaded == model {
             return Ok(());
         }
@@ -96,62 +111,8 @@ impl Models {
         Ok(())
     }
 
-    fn paint_merged(&mut self, job: &Job) -> Result<Painted, Failure> {
-        let mut timings = RenderTimings::default();
-        let updates = timed(&mut timings.synthesis, || self.synthesise(job))?;
-        timed(&mut timings.merge, || self.sdxl.merge(&updates)).map_err(bundle_mismatch)?;
-        let mut images = Vec::with_capacity(job.spec.image_count as usize);
-        for index in 0..job.spec.image_count {
-            let picture = timed(&mut timings.sampling, || self.sample(job, index))?;
-            let file = timed(&mut timings.encoding, || {
-                encode(&picture, job.spec.output_format).map_err(encoding_fault)
-            })?;
-            images.push((file.clone(), describe(job, index, &file)));
-        }
-        Ok(Painted { images, timings })
-    }
-
-    /// Coefficients × basis: the update of every attention matrix, none where nobody is shown.
-    fn synthesise(&self, job: &Job) -> Result<Vec<LowRankUpdate>, Failure> {
-        if job.sets.is_empty() || job.spec.id_scale == 0.0 {
-            return Ok(Vec::new());
-        }
-        let coefficients = blend(&job.sets)?;
-        let lora = self
-            .basis
-            .synthesize(&coefficients, Kind::Id)
-            .map_err(bundle_mismatch)?;
-        updates(&lora, f64::from(job.spec.id_scale)).map_err(bundle_mismatch)
-    }
-
-    fn sample(&self, job: &Job, index: u32) -> Result<image::RgbImage, Failure> {
-        let request = self.request(job, index)?;
-        let mut on_step = |step: Step<'_>| {
-            report(job, index, &step);
-            match job.stop.reason() {
-                Some(_) => ControlFlow::Break(()),
-                None => ControlFlow::Continue(()),
-            }
-        };
-        if let Some(reason) = job.stop.reason() {
-            return Err(Failure::Stopped(reason));
-        }
-        self.sdxl
-            .sample(&request, &mut on_step)
-            .map_err(|error| match error {
-                likeness_sdxl::Error::Cancelled => job
-                    .stop
-                    .reason()
-                    .map_or_else(|| model_fault("sampling stopped unasked"), Failure::Stopped),
-                likeness_sdxl::Error::BadRequest { .. } => Failure::Permanent {
-                    reason: "NOT_RENDERABLE",
-                    message: error.to_string(),
-                },
-                other => model_fault(other),
-            })
-    }
-
-    fn request(&self, job: &Job, index: u32) -> Result<SampleRequest, Failure> {
+    /// What one image of a render asks of the model.
+    pub fn request(&self, job: &Job, index: u32) -> Result<SampleRequest, Failure> {
         let spec = &job.spec;
         let scheduler: Scheduler = spec.scheduler.as_str().parse().map_err(model_fault)?;
         Ok(SampleRequest {
@@ -177,7 +138,7 @@ impl Models {
 
 fn load_sdxl(bundle: &Bundle, model: Option<&str>) -> anyhow::Result<Sdxl> {
     let options = LoadOptions {
-        device: Device::Cpu,
+        device: DEVICE,
         dtype: DType::F32,
     };
     match bundle.sdxl(model)? {
@@ -185,96 +146,5 @@ fn load_sdxl(bundle: &Bundle, model: Option<&str>) -> anyhow::Result<Sdxl> {
         SdxlModel::SingleFile { path, config } => {
             Ok(Sdxl::load_single_file(&path, config.as_deref(), &options)?)
         }
-    }
-}
-
-fn blend(sets: &[(Coefficients, f32)]) -> Result<Coefficients, Failure> {
-    match sets {
-        [(one, _)] => Ok(one.clone()),
-        several => coefficients::blend(several).map_err(bundle_mismatch),
-    }
-}
-
-fn updates(lora: &Lora, scale: f64) -> Result<Vec<LowRankUpdate>, likeness_hyperlora::Error> {
-    let mut stack = Stack::default();
-    stack.push(lora, scale)?;
-    let updates = stack.updates()?.into_iter();
-    Ok(updates
-        .map(|update| LowRankUpdate {
-            matrix: update.target(),
-            down: update.down,
-            up: update.up,
-            scale: 1.0,
-        })
-        .collect())
-}
-
-fn report(job: &Job, image: u32, step: &Step<'_>) {
-    let progress = RenderProgress {
-        image,
-        image_count: job.spec.image_count,
-        step: step.index,
-        steps: step.total,
-    };
-    // A preview that fails is no reason to fail the render.
-    let preview = step
-        .preview()
-        .ok()
-        .and_then(|picture| preview_file(&picture));
-    let _ = job.progress.send((progress, preview));
-}
-
-fn preview_file(picture: &image::RgbImage) -> Option<Bytes> {
-    let small = if picture.width().max(picture.height()) > PREVIEW_SIDE {
-        &image::imageops::thumbnail(picture, PREVIEW_SIDE, PREVIEW_SIDE)
-    } else {
-        picture
-    };
-    encode(small, ImageFormat::Jpeg).ok()
-}
-
-fn describe(job: &Job, index: u32, file: &[u8]) -> RenderedImage {
-    let sha256 = digest(&SHA256, file)
-        .as_ref()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    RenderedImage {
-        format: job.spec.output_format,
-        width: job.spec.width,
-        height: job.spec.height,
-        size_bytes: file.len() as u64,
-        sha256,
-        seed: job.spec.seed + i64::from(index),
-    }
-}
-
-fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> T) -> T {
-    let begun = Instant::now();
-    let result = work();
-    *seconds += begun.elapsed().as_secs_f64();
-    result
-}
-
-fn bundle_mismatch(error: impl std::fmt::Display) -> Failure {
-    tracing::error!("BUNDLE_MISMATCH: {error}");
-    Failure::Permanent {
-        reason: "BUNDLE_MISMATCH",
-        message: "the parts of the bundle do not fit each other".to_owned(),
-    }
-}
-
-fn model_fault(error: impl std::fmt::Display) -> Failure {
-    tracing::error!("MODEL_FAULT: {error}");
-    Failure::Transient {
-        reason: "MODEL_FAULT",
-        message: "a fault of the model; it is tried again".to_owned(),
-    }
-}
-
-fn encoding_fault(error: impl std::fmt::Display) -> Failure {
-    Failure::Permanent {
-        reason: "NOT_ENCODABLE",
-        message: error.to_string(),
     }
 }

@@ -1,0 +1,348 @@
+//! One group of renders, painted in batches: merged where they show the same person, beside the weights where not.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use image::RgbImage;
+use likeness_domain::{
+    coefficients::{self, Coefficients},
+    render::{ImageFormat, RenderProgress, RenderTimings, RenderedImage},
+};
+use likeness_hyperlora::{Kind as LoraKind, Lora, Stack};
+use likeness_sdxl::{LowRankUpdate, OnStep, Sample, SampleRequest, Step, Unmerged};
+use ring::digest::{SHA256, digest};
+
+use super::{Failure, Job, Order, Painted, encode::encode, group::told, models::Models};
+
+/// Longest side of a preview in pixels.
+const PREVIEW_SIDE: u32 = 128;
+
+/// One render on its way: what it needs, and what there is of it.
+struct Canvas {
+    order: Order,
+    requests: Vec<SampleRequest>,
+    unmerged: Option<Unmerged>,
+    images: Vec<(Bytes, RenderedImage)>,
+    timings: RenderTimings,
+}
+
+/// Whether two renders show the same person in the same strength: the same LoRA serves both.
+pub fn same_person(a: &Job, b: &Job) -> bool {
+    a.sets == b.sets && (a.sets.is_empty() || a.spec.id_scale == b.spec.id_scale)
+}
+
+impl Models {
+    /// Paints a group of one kind, answers each, and leaves nothing of a person behind in the weights.
+    pub fn paint_group(&mut self, orders: Vec<Order>) {
+        let mut canvases = self.prepare(orders);
+        if let Err(failure) = self.show(&mut canvases) {
+            return fail_all(canvases, &failure);
+        }
+        while !canvases.is_empty() {
+            canvases = self.paint_batch(canvases);
+        }
+        if let Err(error) = self.sdxl.merge(&[]) {
+            model_fault(error);
+        }
+    }
+
+    /// Requests of all images; a render that cannot be asked for is answered at once.
+    fn prepare(&self, orders: Vec<Order>) -> Vec<Canvas> {
+        let waiting = orders
+            .into_iter()
+            .filter(|order| order.heed_stop().is_continue());
+        let prepared = waiting.filter_map(|order| {
+            let images = 0..order.job.spec.image_count;
+            let requests = images.map(|index| self.request(&order.job, index));
+            match requests.collect::<Result<Vec<_>, _>>() {
+                Ok(requests) => Some(Canvas::new(order, requests)),
+                Err(failure) => {
+                    order.tell(Err(failure));
+                    None
+                }
+            }
+        });
+        prepared.collect()
+    }
+
+    /// Brings the people into the model: merged where all show the same, else beside the weights.
+    fn show(&mut self, canvases: &mut Vec<Canvas>) -> Result<(), Failure> {
+        let Some(first) = canvases.first() else {
+            return Ok(());
+        };
+        self.switch_to(&first.order.job.spec.model)?;
+        let shared = canvases
+            .iter()
+            .all(|canvas| same_person(&canvas.order.job, &first.order.job));
+        if shared {
+            return self.show_merged(canvases);
+        }
+        canvases.retain_mut(|canvas| {
+            let shown = self.show_beside(canvas);
+            shown
+                .map_err(|failure| canvas.order.tell(Err(failure)))
+                .is_ok()
+        });
+        Ok(())
+    }
+
+    fn show_merged(&mut self, canvases: &mut [Canvas]) -> Result<(), Failure> {
+        let Some(first) = canvases.first() else {
+            return Ok(());
+        };
+        let mut timings = RenderTimings::default();
+        let updates = timed(&mut timings.synthesis, || self.synthesise(&first.order.job))?;
+        timed(&mut timings.merge, || self.sdxl.merge(&updates)).map_err(bundle_mismatch)?;
+        for canvas in &mut *canvases {
+            canvas.timings = timings;
+        }
+        Ok(())
+    }
+
+    fn show_beside(&self, canvas: &mut Canvas) -> Result<(), Failure> {
+        let Canvas { order, timings, .. } = canvas;
+        let updates = timed(&mut timings.synthesis, || self.synthesise(&order.job))?;
+        if !updates.is_empty() {
+            let unmerged = timed(&mut timings.merge, || self.sdxl.unmerged(&updates));
+            canvas.unmerged = Some(unmerged.map_err(bundle_mismatch)?);
+        }
+        Ok(())
+    }
+
+    /// Coefficients × basis: the update of every attention matrix, none where nobody is shown.
+    fn synthesise(&self, job: &Job) -> Result<Vec<LowRankUpdate>, Failure> {
+        if job.sets.is_empty() || job.spec.id_scale == 0.0 {
+            return Ok(Vec::new());
+        }
+        let coefficients = blend(&job.sets)?;
+        let lora = self
+            .basis
+            .synthesize(&coefficients, LoraKind::Id)
+            .map_err(bundle_mismatch)?;
+        updates(&lora, f64::from(job.spec.id_scale)).map_err(bundle_mismatch)
+    }
+
+    /// Paints as many images as fit, answers whoever has all or none to come, and gives back the others.
+    fn paint_batch(&self, canvases: Vec<Canvas>) -> Vec<Canvas> {
+        let request = canvases.iter().find_map(|canvas| canvas.requests.first());
+        let limit = request.map_or(1, |request| self.batch_limit(request));
+        let shares = shares(&canvases, limit);
+        let begun = Instant::now();
+        let pictures = self.sdxl.sample_batch(samples(&canvases, &shares));
+        let per_picture = begun.elapsed().as_secs_f64() / pictures.len().max(1) as f64;
+        let mut pictures = pictures.into_iter();
+        let mut unfinished = Vec::new();
+        for (mut canvas, share) in canvases.into_iter().zip(shares) {
+            canvas.timings.sampling += per_picture * share as f64;
+            let pictures = pictures.by_ref().take(share).collect();
+            match canvas.keep(pictures) {
+                Ok(()) if canvas.is_finished() => canvas.deliver(),
+                Ok(()) => unfinished.push(canvas),
+                Err(failure) => canvas.order.tell(Err(failure)),
+            }
+        }
+        unfinished
+    }
+}
+
+/// How many images of each render the next batch holds: the first ones' first, so that they are done first.
+fn shares(canvases: &[Canvas], limit: usize) -> Vec<usize> {
+    let mut left = limit.max(1);
+    let take = |canvas: &Canvas| {
+        let share = (canvas.requests.len() - canvas.images.len()).min(left);
+        left -= share;
+        share
+    };
+    canvases.iter().map(take).collect()
+}
+
+fn samples<'a>(canvases: &'a [Canvas], shares: &[usize]) -> Vec<Sample<'a>> {
+    let of = |(canvas, &share): (&'a Canvas, &usize)| {
+        let first = canvas.images.len();
+        (first..first + share).map(move |index| canvas.sample(index, first..first + share))
+    };
+    canvases.iter().zip(shares).flat_map(of).collect()
+}
+
+impl Canvas {
+    fn new(order: Order, requests: Vec<SampleRequest>) -> Self {
+        Self {
+            order,
+            images: Vec::with_capacity(requests.len()),
+            requests,
+            unmerged: None,
+            timings: RenderTimings::default(),
+        }
+    }
+
+    /// Image `index`, painted together with `others` of this render.
+    fn sample(&self, index: usize, others: std::ops::Range<usize>) -> Sample<'_> {
+        let job = &self.order.job;
+        let (first, end) = (others.start as u32, others.end as u32);
+        let on_step = move |step: Step<'_>| {
+            // One of those painted together speaks for all of them.
+            let (image, done) = told(first, end, step.index, step.total);
+            if image as usize == index {
+                report(job, image, done, &step);
+            }
+            // One that must stop is told at once, though the others go on.
+            self.order.heed_stop()
+        };
+        Sample {
+            unmerged: self.unmerged.as_ref(),
+            ..Sample::new(&self.requests[index], Box::new(on_step) as Box<OnStep<'_>>)
+        }
+    }
+
+    /// Takes the batch's pictures of this render; the first failure is the render's.
+    fn keep(
+        &mut self,
+        pictures: Vec<Result<RgbImage, likeness_sdxl::Error>>,
+    ) -> Result<(), Failure> {
+        let Self { order, timings, .. } = self;
+        if let Some(reason) = order.job.stop.reason() {
+            return Err(Failure::Stopped(reason));
+        }
+        for picture in pictures {
+            let picture = picture.map_err(|error| failure_of(&order.job, error))?;
+            let format = order.job.spec.output_format;
+            let file = timed(&mut timings.encoding, || file_of(&picture, format))?;
+            let told = describe(&order.job, self.images.len(), &file);
+            self.images.push((file, told));
+        }
+        Ok(())
+    }
+
+    fn is_finished(&self) -> bool {
+        self.images.len() == self.requests.len()
+    }
+
+    fn deliver(self) {
+        let Self {
+            order,
+            images,
+            timings,
+            ..
+        } = self;
+        order.tell(Ok(Painted { images, timings }));
+    }
+}
+
+fn fail_all(canvases: Vec<Canvas>, failure: &Failure) {
+    for canvas in canvases {
+        canvas.order.tell(Err(failure.clone()));
+    }
+}
+
+fn failure_of(job: &Job, error: likeness_sdxl::Error) -> Failure {
+    match error {
+        likeness_sdxl::Error::Cancelled => job
+            .stop
+            .reason()
+            .map_or_else(|| model_fault("sampling stopped unasked"), Failure::Stopped),
+        likeness_sdxl::Error::BadRequest { .. } => Failure::Permanent {
+            reason: "NOT_RENDERABLE",
+            message: error.to_string(),
+        },
+        error if error.is_out_of_memory() => {
+            tracing::error!("OUT_OF_MEMORY: {error}");
+            Failure::Transient {
+                reason: "OUT_OF_MEMORY",
+                message: "the worker has too little memory for this size".to_owned(),
+            }
+        }
+        other => model_fault(other),
+    }
+}
+
+fn blend(sets: &[(Coefficients, f32)]) -> Result<Coefficients, Failure> {
+    match sets {
+        [(one, _)] => Ok(one.clone()),
+        several => coefficients::blend(several).map_err(bundle_mismatch),
+    }
+}
+
+fn updates(lora: &Lora, scale: f64) -> Result<Vec<LowRankUpdate>, likeness_hyperlora::Error> {
+    let mut stack = Stack::default();
+    stack.push(lora, scale)?;
+    let updates = stack.updates()?.into_iter();
+    Ok(updates
+        .map(|update| LowRankUpdate {
+            matrix: update.target(),
+            down: update.down,
+            up: update.up,
+            scale: 1.0,
+        })
+        .collect())
+}
+
+fn report(job: &Job, image: u32, step: u32, seen: &Step<'_>) {
+    let progress = RenderProgress {
+        image,
+        image_count: job.spec.image_count,
+        step,
+        steps: seen.total,
+    };
+    // A preview that fails is no reason to fail the render.
+    let preview = seen
+        .preview()
+        .ok()
+        .and_then(|picture| preview_file(&picture));
+    let _ = job.progress.send((progress, preview));
+}
+
+fn preview_file(picture: &RgbImage) -> Option<Bytes> {
+    let small = if picture.width().max(picture.height()) > PREVIEW_SIDE {
+        &image::imageops::thumbnail(picture, PREVIEW_SIDE, PREVIEW_SIDE)
+    } else {
+        picture
+    };
+    encode(small, ImageFormat::Jpeg).ok()
+}
+
+fn file_of(picture: &RgbImage, format: ImageFormat) -> Result<Bytes, Failure> {
+    encode(picture, format).map_err(|error| Failure::Permanent {
+        reason: "NOT_ENCODABLE",
+        message: error.to_string(),
+    })
+}
+
+fn describe(job: &Job, index: usize, file: &[u8]) -> RenderedImage {
+    let sha256 = digest(&SHA256, file)
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    RenderedImage {
+        format: job.spec.output_format,
+        width: job.spec.width,
+        height: job.spec.height,
+        size_bytes: file.len() as u64,
+        sha256,
+        seed: job.spec.seed + index as i64,
+    }
+}
+
+fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> T) -> T {
+    let begun = Instant::now();
+    let result = work();
+    *seconds += begun.elapsed().as_secs_f64();
+    result
+}
+
+fn bundle_mismatch(error: impl std::fmt::Display) -> Failure {
+    tracing::error!("BUNDLE_MISMATCH: {error}");
+    Failure::Permanent {
+        reason: "BUNDLE_MISMATCH",
+        message: "the parts of the bundle do not fit each other".to_owned(),
+    }
+}
+
+/// Logs a fault of the model, and says that it is worth another attempt.
+pub fn model_fault(error: impl std::fmt::Display) -> Failure {
+    tracing::error!("MODEL_FAULT: {error}");
+    Failure::Transient {
+        reason: "MODEL_FAULT",
+        message: "a fault of the model; it is tried again".to_owned(),
+    }
+}

@@ -1,0 +1,66 @@
+//! Renders that a worker takes together: each comes to the models by itself, and those that are there go on together.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+
+use super::{Engine, Failure, Job, Order, Painted};
+
+/// How long those that are ready wait for those that still fetch coefficients. A batch takes seconds.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// A place among renders taken together. Dropping it tells the others not to wait.
+#[derive(Clone)]
+pub struct Seat {
+    orders: mpsc::Sender<Order>,
+    turn: Arc<OwnedSemaphorePermit>,
+}
+
+impl Seat {
+    /// Makes the images of one render, with the others of the party where they fit each other. The models are the
+    /// party's until the last of it is painted.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn paint(self, job: Job) -> Result<Painted, Failure> {
+        let Self { orders, turn } = self;
+        let (answer, painted) = oneshot::channel();
+        orders.send(Order::new(job, answer)).await.map_err(gone)?;
+        drop(orders);
+        let painted = painted.await.map_err(gone)?;
+        drop(turn);
+        painted
+    }
+}
+
+/// A party's first seat, to be cloned for each render, and what brings the renders to the models: to be awaited beside.
+pub fn party(
+    engine: &Engine,
+    turn: OwnedSemaphorePermit,
+) -> (Seat, impl Future<Output = ()> + use<>) {
+    let (orders, coming) = mpsc::channel(1);
+    let turn = Arc::new(turn);
+    (Seat { orders, turn }, gather(engine.clone(), coming))
+}
+
+async fn gather(engine: Engine, mut coming: mpsc::Receiver<Order>) {
+    while let Some(first) = coming.recv().await {
+        let mut together = vec![first];
+        let company = async {
+            while let Some(order) = coming.recv().await {
+                together.push(order);
+            }
+        };
+        let _ = tokio::time::timeout(PATIENCE, company).await;
+        // Where the models are gone, so are the answers' other ends: everyone is told by that.
+        let _ = engine.orders.send(together).await;
+    }
+}
+
+/// Nobody is there to paint.
+pub(super) fn gone<E>(_: E) -> Failure {
+    Failure::Transient {
+        reason: "ENGINE_GONE",
+        message: "the worker's models have stopped".to_owned(),
+    }
+}
