@@ -9,7 +9,7 @@ use likeness_blob::BlobArgs;
 use likeness_dispatch::{Dispatch, DispatchArgs};
 use likeness_enroll::{Enroll, EnrollArgs};
 use likeness_queue::QueueArgs;
-use likeness_render::{Render, RenderArgs};
+use likeness_render::{ComputeArgs, Render, RenderArgs};
 use likeness_runtime::Lifecycle;
 use likeness_test_support::{TestContext, fixture};
 use likeness_wire::v1::{
@@ -127,6 +127,7 @@ impl Settings {
         RenderArgs {
             bundle: self.bundle.clone(),
             max_batch: None,
+            compute: ComputeArgs::default(),
             queue: self.queue.clone(),
         }
     }

@@ -17,7 +17,7 @@ use likeness_dispatch::{Dispatch, DispatchArgs};
 use likeness_enroll::{Enroll, EnrollArgs};
 use likeness_local_stack::{Fsync, Stack, tools::Tools};
 use likeness_queue::{Namespace, Queue, QueueArgs};
-use likeness_render::{Render, RenderArgs};
+use likeness_render::{ComputeArgs, Render, RenderArgs};
 use likeness_runtime::{Lifecycle, RuntimeArgs};
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
@@ -48,6 +48,9 @@ pub struct DevArgs {
     /// Where fetched server programs are kept; by default below the data.
     #[arg(long, env = "LIKENESS_TOOLS_DIR", value_name = "DIR")]
     tools_dir: Option<PathBuf>,
+    /// Where the render worker computes.
+    #[command(flatten)]
+    compute: ComputeArgs,
     /// Written once everything serves: the endpoint and the operator's key as JSON.
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
@@ -130,6 +133,7 @@ async fn serve(
     let render = RenderArgs {
         bundle: bundle.clone(),
         max_batch: None,
+        compute: args.compute,
         queue: queue.clone(),
     };
     Render::from_args(render).await?.spawn(lifecycle);

@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    engine::{Failure, Job, Painted, Seat},
+    engine::{Failure, Job, Painted, Slot},
     server::Render,
     stop::{Stop, StopReason},
 };
@@ -31,12 +31,12 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// Works on one prompt. `seat` is its place at the models and is given up as soon as they are done, so that uploading
+/// Works on one prompt. `slot` is its place at the models and is given up as soon as they are done, so that uploading
 /// overlaps the next renders. `claimed` hears what was claimed, or is dropped where nothing was.
 pub async fn work_on(
     render: &Render,
     prompt: Delivery<RenderPrompt>,
-    seat: Seat,
+    slot: Slot,
     claimed: oneshot::Sender<RenderSpec>,
     hard: &CancellationToken,
 ) {
@@ -46,7 +46,7 @@ pub async fn work_on(
         Ok(ClaimReply::Granted(grant)) => {
             let _ = claimed.send(grant.spec.clone());
             let attempt = Attempt::new(render, message.render, grant, asked);
-            attempt.run(&prompt, seat, hard).await;
+            attempt.run(&prompt, slot, hard).await;
             prompt.ack().await
         }
         Ok(ClaimReply::Refused { reason }) => {
@@ -97,9 +97,9 @@ impl<'a> Attempt<'a> {
     }
 
     /// Runs the attempt to its end, and reports it, while the lease is kept and cancels are heard.
-    async fn run(&self, prompt: &Delivery<RenderPrompt>, seat: Seat, hard: &CancellationToken) {
+    async fn run(&self, prompt: &Delivery<RenderPrompt>, slot: Slot, hard: &CancellationToken) {
         let work = async {
-            let outcome = self.outcome(seat).await;
+            let outcome = self.outcome(slot).await;
             if self.stop.reason() != Some(StopReason::LeaseLost) {
                 self.finish(outcome, hard).await;
             }
@@ -113,8 +113,8 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    async fn outcome(&self, seat: Seat) -> WorkOutcome {
-        let painted = match self.paint(seat).await {
+    async fn outcome(&self, slot: Slot) -> WorkOutcome {
+        let painted = match self.paint(slot).await {
             Ok(painted) => painted,
             Err(failure) => return outcome_of(failure),
         };
@@ -124,7 +124,7 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    async fn paint(&self, seat: Seat) -> Result<Painted, Failure> {
+    async fn paint(&self, slot: Slot) -> Result<Painted, Failure> {
         let sets = self.coefficients().await?;
         let (progress, steps) = mpsc::unbounded_channel();
         let job = Job {
@@ -133,7 +133,7 @@ impl<'a> Attempt<'a> {
             stop: self.stop.clone(),
             progress,
         };
-        let mut painting = std::pin::pin!(seat.paint(job));
+        let mut painting = std::pin::pin!(slot.paint(job));
         let mut telling = std::pin::pin!(self.tell(steps));
         tokio::select! {
             painted = &mut painting => painted,

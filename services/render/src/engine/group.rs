@@ -43,14 +43,14 @@ pub fn groups<T>(items: &[T], together: impl Fn(&T, &T) -> bool) -> Vec<Vec<usiz
     groups
 }
 
-/// How many more renders a worker may take to those that it has taken already.
+/// How much more a worker may take to what it has taken already.
 #[derive(Debug)]
-pub struct Company {
+pub struct Allowance {
     images: usize,
     kind: Option<Kind>,
 }
 
-impl Company {
+impl Allowance {
     /// Room for so many images at a time.
     pub fn new(images: usize) -> Self {
         Self { images, kind: None }
@@ -136,20 +136,20 @@ pub mod tests {
     }
 
     #[test]
-    fn company_is_sought_until_it_is_full_or_strange() {
+    fn renders_are_taken_until_there_are_enough_or_one_is_of_another_kind() {
         let images = |image_count| RenderSpec {
             image_count,
             ..spec()
         };
-        let mut company = Company::new(4);
-        assert!(company.take(&images(1)));
-        assert!(company.take(&images(2)));
-        assert!(!company.take(&images(2)), "full");
-        let mut company = Company::new(4);
-        assert!(company.take(&spec()));
-        let strange = RenderSpec { steps: 9, ..spec() };
-        assert!(!company.take(&strange));
-        assert!(!Company::new(1).take(&spec()));
+        let mut allowance = Allowance::new(4);
+        assert!(allowance.take(&images(1)));
+        assert!(allowance.take(&images(2)));
+        assert!(!allowance.take(&images(2)), "full");
+        let mut allowance = Allowance::new(4);
+        assert!(allowance.take(&spec()));
+        let other = RenderSpec { steps: 9, ..spec() };
+        assert!(!allowance.take(&other));
+        assert!(!Allowance::new(1).take(&spec()));
     }
 
     #[test]

@@ -2,9 +2,9 @@
 
 mod encode;
 mod group;
+mod intake;
 mod models;
 mod paint;
-mod party;
 #[cfg(test)]
 mod tests;
 
@@ -20,10 +20,13 @@ use likeness_domain::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-pub use self::group::Company;
+pub use self::group::Allowance;
+pub use self::intake::{Slot, intake};
 use self::models::Models;
-pub use self::party::{Seat, party};
-use crate::stop::{Stop, StopReason};
+use crate::{
+    device::Compute,
+    stop::{Stop, StopReason},
+};
 
 /// What to make.
 pub struct Job {
@@ -113,8 +116,12 @@ impl Engine {
     ///
     /// # Errors
     /// A section that the bundle lacks, or a file that does not fit.
-    pub fn start(bundle: Bundle, max_batch: usize) -> anyhow::Result<(Self, BundleSummary)> {
-        let models = Models::load(bundle, max_batch)?;
+    pub fn start(
+        bundle: Bundle,
+        compute: &Compute,
+        max_batch: usize,
+    ) -> anyhow::Result<(Self, BundleSummary)> {
+        let models = Models::load(bundle, compute, max_batch)?;
         let summary = models.summary()?;
         Ok((Self::over(models)?, summary))
     }
@@ -144,13 +151,13 @@ impl Engine {
     pub async fn paint(&self, job: Job) -> Result<Painted, Failure> {
         let (answer, painted) = oneshot::channel();
         let order = Order::new(job, answer);
-        self.orders.send(vec![order]).await.map_err(party::gone)?;
-        painted.await.map_err(party::gone)?
+        self.orders.send(vec![order]).await.map_err(intake::gone)?;
+        painted.await.map_err(intake::gone)?
     }
 }
 
 /// How many images a worker paints at a time where its configuration does not say. On the CPU each is computed by
 /// itself, so that a batch would only keep its first picture waiting for its last.
-pub fn default_batch() -> usize {
-    if models::DEVICE.is_cpu() { 1 } else { 8 }
+pub fn default_batch(compute: &Compute) -> usize {
+    if compute.device.is_cpu() { 1 } else { 8 }
 }

@@ -1,7 +1,6 @@
 //! The models of a bundle, and which renders are painted on them together.
 
 use anyhow::Context as _;
-use candle_core::{DType, Device};
 use likeness_bundle::{Bundle, SdxlModel};
 use likeness_domain::bundle::{BundleSummary, RenderDefaults};
 use likeness_hyperlora::Basis;
@@ -12,13 +11,12 @@ use super::{
     group::{Kind, groups},
     paint::{model_fault, same_person},
 };
-
-/// Where the models run.
-pub const DEVICE: Device = Device::Cpu;
+use crate::device::Compute;
 
 /// What the models' thread owns: the basis, and one SDXL model at a time.
 pub struct Models {
     bundle: Bundle,
+    options: LoadOptions,
     pub(super) basis: Basis,
     loaded: String,
     pub(super) sdxl: Sdxl,
@@ -30,17 +28,22 @@ pub struct Models {
 
 impl Models {
     /// Loads the basis and the default model.
-    pub fn load(bundle: Bundle, max_batch: usize) -> anyhow::Result<Self> {
-        let basis = Basis::load(&bundle.hyperlora()?.dir, &DEVICE)?;
+    pub fn load(bundle: Bundle, compute: &Compute, max_batch: usize) -> anyhow::Result<Self> {
+        let options = LoadOptions {
+            device: compute.device.clone(),
+            dtype: compute.dtype,
+        };
+        let basis = Basis::load(&bundle.hyperlora()?.dir, &options.device)?;
         let loaded = bundle.name().to_owned();
-        let sdxl = load_sdxl(&bundle, None)?;
+        let sdxl = load_sdxl(&bundle, None, &options)?;
         Ok(Self {
             bundle,
             basis,
             loaded,
             sdxl,
             max_batch: max_batch.max(1),
-            mixes_people: !DEVICE.is_cpu(),
+            mixes_people: !options.device.is_cpu(),
+            options,
         })
     }
 
@@ -84,7 +87,7 @@ impl Models {
     }
 
     /// Whether two renders can be painted together. Only one person at a time is shown on the CPU: terms beside the
-    /// weights are rounded otherwise than merged ones, and a picture has the same pixels there in every company.
+    /// weights are rounded otherwise than merged ones, and a picture has the same pixels there whatever it is painted with.
     fn fit(&self, a: &Job, b: &Job) -> bool {
         let mixes = self.mixes_people || same_person(a, b);
         mixes && Kind::of(&a.spec) == Kind::of(&b.spec)
@@ -100,7 +103,7 @@ impl Models {
             return Ok(());
         }
         let name = (model != self.bundle.name()).then_some(model);
-        self.sdxl = load_sdxl(&self.bundle, name).map_err(|error| {
+        self.sdxl = load_sdxl(&self.bundle, name, &self.options).map_err(|error| {
             tracing::error!(model, "{error:#}");
             Failure::Permanent {
                 reason: "MODEL_NOT_LOADED",
@@ -136,15 +139,11 @@ impl Models {
     }
 }
 
-fn load_sdxl(bundle: &Bundle, model: Option<&str>) -> anyhow::Result<Sdxl> {
-    let options = LoadOptions {
-        device: DEVICE,
-        dtype: DType::F32,
-    };
+fn load_sdxl(bundle: &Bundle, model: Option<&str>, options: &LoadOptions) -> anyhow::Result<Sdxl> {
     match bundle.sdxl(model)? {
-        SdxlModel::Folder(dir) => Ok(Sdxl::load(&dir, &options)?),
+        SdxlModel::Folder(dir) => Ok(Sdxl::load(&dir, options)?),
         SdxlModel::SingleFile { path, config } => {
-            Ok(Sdxl::load_single_file(&path, config.as_deref(), &options)?)
+            Ok(Sdxl::load_single_file(&path, config.as_deref(), options)?)
         }
     }
 }

@@ -8,15 +8,18 @@ use likeness_domain::{
 use likeness_sdxl::TorchNoise;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use super::{Engine, Failure, Job, Order, Painted, group::tests::spec, models::Models, party};
-use crate::stop::{Stop, StopReason};
+use super::{Engine, Failure, Job, Order, Painted, group::tests::spec, intake, models::Models};
+use crate::{
+    device::ComputeArgs,
+    stop::{Stop, StopReason},
+};
 
 /// The pocket bundle's models, painting up to `max_batch` images at a time.
 fn models(max_batch: usize) -> Models {
     let dir = tempfile::tempdir().unwrap();
     pocket::make(dir.path(), 0).unwrap();
     let bundle = Bundle::open(dir.path()).unwrap();
-    Models::load(bundle, max_batch).unwrap()
+    Models::load(bundle, &ComputeArgs::default().open().unwrap(), max_batch).unwrap()
 }
 
 fn render(models: &Models) -> RenderSpec {
@@ -46,7 +49,7 @@ fn job(spec: RenderSpec, sets: Vec<(Coefficients, f32)>) -> (Job, Progress) {
     (job, steps)
 }
 
-/// Paints jobs as one party.
+/// Paints jobs as one intake.
 fn paint(models: &mut Models, jobs: Vec<Job>) -> Vec<Result<Painted, Failure>> {
     let (orders, answers): (Vec<_>, Vec<_>) = jobs
         .into_iter()
@@ -255,18 +258,18 @@ fn a_batch_takes_no_more_images_than_allowed_and_none_is_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_party_waits_for_nobody_who_has_left() {
+async fn an_intake_waits_for_nobody_who_has_left() {
     let models = models(4);
     let spec = render(&models);
     let engine = Engine::over(models).unwrap();
     let turns = std::sync::Arc::new(Semaphore::new(1));
     let turn = turns.clone().acquire_owned().await.unwrap();
-    let (seat, gathering) = party(&engine, turn);
-    let (first, second, third) = (seat.clone(), seat.clone(), seat);
+    let (slot, gathering) = intake(&engine, turn);
+    let (first, second, third) = (slot.clone(), slot.clone(), slot);
     let gathering = tokio::spawn(gathering);
     // One whose claim is refused.
     drop(third);
-    let paint = |seat: super::Seat| seat.paint(job(spec.clone(), Vec::new()).0);
+    let paint = |slot: super::Slot| slot.paint(job(spec.clone(), Vec::new()).0);
     let (first, second) = tokio::join!(paint(first), paint(second));
     assert_eq!(pixels(&first.unwrap()), pixels(&second.unwrap()));
     gathering.await.unwrap();

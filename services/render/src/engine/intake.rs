@@ -1,4 +1,5 @@
-//! Renders that a worker takes together: each comes to the models by itself, and those that are there go on together.
+//! An intake: renders that a worker takes together. Each comes to the models by itself, and those that are there go on
+//! together.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,16 +10,16 @@ use super::{Engine, Failure, Job, Order, Painted};
 /// How long those that are ready wait for those that still fetch coefficients. A batch takes seconds.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// A place among renders taken together. Dropping it tells the others not to wait.
+/// A place in an intake. Dropping it tells the others not to wait.
 #[derive(Clone)]
-pub struct Seat {
+pub struct Slot {
     orders: mpsc::Sender<Order>,
     turn: Arc<OwnedSemaphorePermit>,
 }
 
-impl Seat {
-    /// Makes the images of one render, with the others of the party where they fit each other. The models are the
-    /// party's until the last of it is painted.
+impl Slot {
+    /// Makes the images of one render, with the others of the intake where they fit each other. The models are the
+    /// intake's until the last of it is painted.
     ///
     /// # Errors
     /// [`Failure`].
@@ -33,25 +34,25 @@ impl Seat {
     }
 }
 
-/// A party's first seat, to be cloned for each render, and what brings the renders to the models: to be awaited beside.
-pub fn party(
+/// An intake's first slot, to be cloned for each render, and what brings the renders to the models: to be awaited beside.
+pub fn intake(
     engine: &Engine,
     turn: OwnedSemaphorePermit,
-) -> (Seat, impl Future<Output = ()> + use<>) {
+) -> (Slot, impl Future<Output = ()> + use<>) {
     let (orders, coming) = mpsc::channel(1);
     let turn = Arc::new(turn);
-    (Seat { orders, turn }, gather(engine.clone(), coming))
+    (Slot { orders, turn }, gather(engine.clone(), coming))
 }
 
 async fn gather(engine: Engine, mut coming: mpsc::Receiver<Order>) {
     while let Some(first) = coming.recv().await {
         let mut together = vec![first];
-        let company = async {
+        let others = async {
             while let Some(order) = coming.recv().await {
                 together.push(order);
             }
         };
-        let _ = tokio::time::timeout(PATIENCE, company).await;
+        let _ = tokio::time::timeout(PATIENCE, others).await;
         // Where the models are gone, so are the answers' other ends: everyone is told by that.
         let _ = engine.orders.send(together).await;
     }
