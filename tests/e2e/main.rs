@@ -7,6 +7,7 @@
 )]
 
 mod access;
+mod batches;
 mod cancel;
 mod command_line;
 mod contract;
