@@ -116,7 +116,7 @@ impl CustomOp3 for CpuConv {
         let (batch, input, height, width) = layout.shape().dims4()?;
         let (output, expected, ..) = weight_layout.shape().dims4()?;
         let smallest = height.min(width) + 2 * self.0.padding;
-        if input != expected || smallest < self.0.kernel {
+        if input != expected || smallest < self.0.kernel || bias_layout.dims() != [output] {
             candle_core::bail!("conv2d-bias: {:?} does not fit the kernel", layout.shape())
         }
         let to = (self.0.output(height), self.0.output(width));

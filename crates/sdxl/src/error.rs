@@ -153,6 +153,12 @@ pub enum Error {
         /// What is not finite.
         problem: &'static str,
     },
+    /// The model computed NaN or infinity.
+    #[error(
+        "the model computed numbers that are not finite: its weights are damaged, or overflow this number type; \
+         take f32 or bf16"
+    )]
+    NotFinitePicture,
     /// The caller stopped the sampling.
     #[error("sampling was cancelled")]
     Cancelled,
@@ -169,7 +175,12 @@ impl Error {
             return false;
         };
         let text = error.to_string().to_ascii_lowercase();
-        let words = ["out of memory", "out_of_memory", "alloc_failed"];
+        let words = [
+            "out of memory",
+            "out_of_memory",
+            "alloc_failed",
+            "allocation_failed",
+        ];
         words.iter().any(|words| text.contains(words))
     }
 
@@ -198,6 +209,8 @@ mod tests {
         let driver = "DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")";
         assert!(fault(driver).is_out_of_memory());
         assert!(fault("CUBLAS_STATUS_ALLOC_FAILED").is_out_of_memory());
+        let cudnn = "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED";
+        assert!(fault(cudnn).is_out_of_memory());
         assert!(!fault("CUDA_ERROR_ILLEGAL_ADDRESS").is_out_of_memory());
         assert!(!Error::Cancelled.is_out_of_memory());
     }

@@ -50,10 +50,12 @@ pub async fn work_on(
             prompt.ack().await
         }
         Ok(ClaimReply::Refused { reason }) => {
+            drop(slot);
             tracing::info!(render = %message.render, ?reason, "claim refused");
             prompt.ack().await
         }
         Err(error) => {
+            drop(slot);
             tracing::warn!(render = %message.render, %error, "not claimed");
             prompt.nak(Duration::from_secs(1)).await
         }
@@ -73,6 +75,16 @@ async fn claim(render: &Render, prompt: &RenderPrompt) -> Result<ClaimReply, Que
         .queue
         .request(&render.queue.subjects().claim(), &request, TIMEOUT)
         .await
+}
+
+/// What came of asking for a longer lease.
+enum Renewal {
+    /// It holds until then.
+    Held(Instant),
+    /// It may still hold.
+    Unanswered,
+    /// Somebody else may have the render.
+    Lost,
 }
 
 /// A claim that was granted.
@@ -201,6 +213,12 @@ impl<'a> Attempt<'a> {
 
     async fn upload(&self, painted: Painted) -> Result<WorkOutcome, Failure> {
         let begun = Instant::now();
+        if painted.images.len() != self.grant.uploads.len() {
+            return Err(Failure::Permanent {
+                reason: "UPLOADS_MISMATCH",
+                message: "the claim gave another number of upload links than images".to_owned(),
+            });
+        }
         let files = painted.images.iter().zip(&self.grant.uploads);
         let uploads = files.map(|((file, _), upload)| self.put(file.clone(), upload));
         futures::future::try_join_all(uploads).await?;
@@ -259,33 +277,42 @@ impl<'a> Attempt<'a> {
     /// Renews the lease; ends only after it is lost and the work has had its time to notice.
     async fn keep_lease(&self, prompt: &Delivery<RenderPrompt>) {
         let mut until = self.asked + seconds(self.grant.lease_seconds);
-        let interval = seconds(self.grant.lease_seconds) / 3;
         loop {
-            tokio::time::sleep(interval).await;
-            let asked = Instant::now();
-            match self.renew().await {
-                Ok(RenewReply::Held {
-                    lease_seconds,
-                    cancel,
-                }) => {
-                    until = asked + seconds(lease_seconds);
-                    if cancel {
-                        self.stop.now(StopReason::Cancelled);
-                    }
-                    if let Err(error) = prompt.in_progress().await {
-                        tracing::debug!(%error, "no progress ack");
-                    }
-                }
-                Ok(RenewReply::Lost) => break,
-                Err(error) => tracing::warn!(render = %self.id, %error, "not renewed"),
-            }
-            if Instant::now() >= until {
-                break;
+            // Never past the lease's end, however long an answer takes.
+            until = match tokio::time::timeout_at(until.into(), self.renew_later()).await {
+                Ok(Renewal::Held(longer)) => longer,
+                Ok(Renewal::Unanswered) => until,
+                Ok(Renewal::Lost) | Err(_) => break,
+            };
+            if let Err(error) = prompt.in_progress().await {
+                tracing::debug!(%error, "no progress ack");
             }
         }
         tracing::warn!(render = %self.id, attempt = self.grant.attempt, "the lease was lost");
         self.stop.now(StopReason::LeaseLost);
         std::future::pending::<()>().await;
+    }
+
+    /// Waits for a third of the lease and renews it.
+    async fn renew_later(&self) -> Renewal {
+        tokio::time::sleep(seconds(self.grant.lease_seconds) / 3).await;
+        let asked = Instant::now();
+        match self.renew().await {
+            Ok(RenewReply::Held {
+                lease_seconds,
+                cancel,
+            }) => {
+                if cancel {
+                    self.stop.now(StopReason::Cancelled);
+                }
+                Renewal::Held(asked + seconds(lease_seconds))
+            }
+            Ok(RenewReply::Lost) => Renewal::Lost,
+            Err(error) => {
+                tracing::warn!(render = %self.id, %error, "not renewed");
+                Renewal::Unanswered
+            }
+        }
     }
 
     async fn renew(&self) -> Result<RenewReply, QueueError> {

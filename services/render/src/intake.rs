@@ -5,11 +5,14 @@ use std::{sync::Arc, time::Duration};
 use likeness_domain::render::RenderSpec;
 use likeness_queue::{Delivery, Prompts, RenderPrompt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
 
 use crate::{
     attempt,
-    engine::{Allowance, Slot, intake},
+    engine::{Slot, intake},
     server::Render,
 };
 
@@ -33,7 +36,7 @@ pub async fn take_prompts(
     loop {
         let place = places.clone().acquire_owned().await?;
         let turn = models.clone().acquire_owned().await?;
-        let (slot, gathering) = intake(&render.engine, turn);
+        let (slot, taking, gathering) = intake(&render.engine, turn);
         attempts.spawn(gathering);
         let intake = Intake {
             render,
@@ -41,6 +44,7 @@ pub async fn take_prompts(
             hard,
             places: &places,
             slot,
+            _taking: taking,
         };
         intake.fill(&mut prompts, place).await;
     }
@@ -53,12 +57,14 @@ struct Intake<'a> {
     hard: &'a CancellationToken,
     places: &'a Arc<Semaphore>,
     slot: Slot,
+    /// Dropped with this, which tells those that are ready that nobody else comes.
+    _taking: DropGuard,
 }
 
 impl Intake<'_> {
     /// Waits for a first render and takes those that are there with it, until there are enough.
     async fn fill(self, prompts: &mut Prompts<RenderPrompt>, first: OwnedSemaphorePermit) {
-        let mut allowance = Allowance::new(self.render.max_batch);
+        let mut allowance = self.render.engine.allowance();
         let (mut place, mut wait) = (first, WAIT);
         loop {
             let prompt = match prompts.next(wait).await {

@@ -34,9 +34,11 @@ impl Stop {
         self.reason.get().copied()
     }
 
-    /// Waits until the attempt must stop.
-    pub async fn asked(&self) {
+    /// Waits until the attempt must stop, and says why.
+    pub async fn asked(&self) -> StopReason {
         self.token.cancelled().await;
+        // The reason is set before the token is cancelled; the default is for the compiler.
+        self.reason().unwrap_or(StopReason::HandBack)
     }
 }
 

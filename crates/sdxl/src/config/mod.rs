@@ -36,11 +36,42 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
     })
 }
 
-/// The same of JSON that comes from elsewhere; `path` is what errors name.
-fn from_json<T: DeserializeOwned>(json: Value, path: &Path) -> Result<T, Error> {
+/// No size of any part comes near it; what is computed from sizes below it cannot overflow.
+const LARGEST_SIZE: u64 = 1 << 24;
+/// No model has as many layers in a row.
+const MOST_LAYERS: usize = 1024;
+
+/// Reads a part's configuration.
+fn read_config<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
+    config_of(read_json(path)?, path)
+}
+
+/// A part's configuration from JSON; `path` is what errors name.
+fn config_of<T: DeserializeOwned>(json: Value, path: &Path) -> Result<T, Error> {
+    if let Some(number) = too_large(&json) {
+        let what = format!("{number} is no size of a model, expected at most {LARGEST_SIZE}");
+        return Err(Error::unsupported(path, what));
+    }
     serde_json::from_value(json).map_err(|source| Error::Config {
         path: path.to_path_buf(),
         source,
+    })
+}
+
+/// The first whole number beyond any size.
+fn too_large(json: &Value) -> Option<u64> {
+    match json {
+        Value::Number(number) => number.as_u64().filter(|&number| number > LARGEST_SIZE),
+        Value::Array(values) => values.iter().find_map(too_large),
+        Value::Object(fields) => fields.values().find_map(too_large),
+        _ => None,
+    }
+}
+
+/// Refuses numbers of layers that would only be counted up to run out of memory.
+fn check_layers(field: &str, layers: &[usize], path: &Path) -> Result<(), Error> {
+    require(layers.iter().all(|&n| n <= MOST_LAYERS), path, || {
+        format!("`{field}` is {layers:?}, expected at most {MOST_LAYERS}")
     })
 }
 
@@ -103,7 +134,7 @@ impl IndexConfig {
 
     /// As [`IndexConfig::read`], from JSON.
     pub fn parse(json: Value, path: &Path) -> Result<IndexConfig, Error> {
-        IndexConfig::checked(&from_json(json, path)?, path)
+        IndexConfig::checked(&config_of(json, path)?, path)
     }
 
     fn checked(raw: &RawIndex, path: &Path) -> Result<IndexConfig, Error> {

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{from_json, read_json, require};
+use super::{config_of, read_config, require};
 use crate::Error;
 
 /// How inference timesteps are spread over the training timesteps.
@@ -87,12 +87,12 @@ impl SchedulerConfig {
     /// # Errors
     /// Refuses predictions other than epsilon, custom betas and zero-SNR rescaling.
     pub fn read(path: &Path) -> Result<SchedulerConfig, Error> {
-        SchedulerConfig::checked(read_json(path)?, path)
+        SchedulerConfig::checked(read_config(path)?, path)
     }
 
     /// As [`SchedulerConfig::read`], from JSON.
     pub fn parse(json: Value, path: &Path) -> Result<SchedulerConfig, Error> {
-        SchedulerConfig::checked(from_json(json, path)?, path)
+        SchedulerConfig::checked(config_of(json, path)?, path)
     }
 
     fn checked(config: SchedulerConfig, path: &Path) -> Result<SchedulerConfig, Error> {

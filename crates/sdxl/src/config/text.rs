@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{from_json, read_json, require};
+use super::{check_layers, config_of, read_config, require};
 use crate::Error;
 
 /// The feed-forward activation of a CLIP text encoder.
@@ -69,12 +69,12 @@ impl TextConfig {
     /// # Errors
     /// Sizes that do not fit together.
     pub fn read(path: &Path) -> Result<TextConfig, Error> {
-        TextConfig::checked(read_json(path)?, path)
+        TextConfig::checked(read_config(path)?, path)
     }
 
     /// As [`TextConfig::read`], from JSON.
     pub fn parse(json: Value, path: &Path) -> Result<TextConfig, Error> {
-        TextConfig::checked(from_json(json, path)?, path)
+        TextConfig::checked(config_of(json, path)?, path)
     }
 
     /// Whether another configuration has the same tensors of the same shapes.
@@ -103,6 +103,7 @@ impl TextConfig {
                 )
             },
         )?;
+        check_layers("num_hidden_layers", &[config.num_hidden_layers], path)?;
         require(config.num_hidden_layers >= 2, path, || {
             "`num_hidden_layers` must be at least 2: the penultimate layer is used".to_owned()
         })?;

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{OneOrEach, from_json, read_json, require};
+use super::{OneOrEach, check_layers, config_of, read_config, require};
 use crate::Error;
 
 #[derive(Deserialize)]
@@ -122,12 +122,12 @@ impl UNetConfig {
     /// # Errors
     /// Refuses inpainting and refiner UNets, other block types and variants, by name.
     pub fn read(path: &Path) -> Result<UNetConfig, Error> {
-        UNetConfig::checked(read_json(path)?, path)
+        UNetConfig::checked(read_config(path)?, path)
     }
 
     /// As [`UNetConfig::read`], from JSON.
     pub fn parse(json: Value, path: &Path) -> Result<UNetConfig, Error> {
-        UNetConfig::checked(from_json(json, path)?, path)
+        UNetConfig::checked(config_of(json, path)?, path)
     }
 
     fn checked(raw: RawUNet, path: &Path) -> Result<UNetConfig, Error> {
@@ -270,7 +270,9 @@ fn conditioning(raw: &RawUNet, path: &Path) -> Result<(usize, usize), Error> {
 fn levels(raw: &RawUNet, path: &Path) -> Result<(Vec<LevelConfig>, Vec<LevelConfig>), Error> {
     let n = raw.block_out_channels.len();
     let layers = raw.layers_per_block.expand(n, "layers_per_block", path)?;
+    check_layers("layers_per_block", &layers, path)?;
     let transformers = transformer_layers(raw, path)?;
+    check_layers("transformer_layers_per_block", &transformers, path)?;
     let heads = raw
         .attention_head_dim
         .expand(n, "attention_head_dim", path)?;

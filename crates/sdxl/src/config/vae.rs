@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{from_json, read_json, require};
+use super::{check_layers, config_of, read_config, require};
 use crate::Error;
 
 #[derive(Deserialize)]
@@ -80,12 +80,12 @@ impl VaeConfig {
     /// # Errors
     /// Refuses other autoencoders and block types by name.
     pub fn read(path: &Path) -> Result<VaeConfig, Error> {
-        VaeConfig::checked(read_json(path)?, path)
+        VaeConfig::checked(read_config(path)?, path)
     }
 
     /// As [`VaeConfig::read`], from JSON.
     pub fn parse(json: Value, path: &Path) -> Result<VaeConfig, Error> {
-        VaeConfig::checked(from_json(json, path)?, path)
+        VaeConfig::checked(config_of(json, path)?, path)
     }
 
     /// Whether another configuration has the same tensors of the same shapes.
@@ -137,6 +137,7 @@ fn check(raw: &RawVae, path: &Path) -> Result<(), Error> {
     require((1..=6).contains(&blocks), path, || {
         format!("`block_out_channels` has {blocks} levels, expected 1 to 6")
     })?;
+    check_layers("layers_per_block", &[raw.layers_per_block], path)?;
     require(raw.layers_per_block > 0, path, || {
         "`layers_per_block` is 0".to_owned()
     })?;

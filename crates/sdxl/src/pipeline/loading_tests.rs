@@ -1,6 +1,7 @@
 //! Loading: the layouts that are accepted, and the errors for everything else.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 
 use candle_core::{Device, Tensor};
 use serde_json::json;
@@ -252,4 +253,54 @@ fn a_folder_that_is_not_there_is_one_clear_error() {
     assert!(load_error(&folder).contains("model_index.json"));
     std::fs::write(folder.path("model_index.json"), "{").unwrap();
     assert!(load_error(&folder).contains("model_index.json"));
+}
+
+#[test]
+fn sizes_that_no_model_has_are_refused() {
+    for (file, field, value) in [
+        ("unet/config.json", "layers_per_block", json!(1u64 << 60)),
+        ("unet/config.json", "layers_per_block", json!(5000)),
+        (
+            "unet/config.json",
+            "block_out_channels",
+            json!([1u64 << 62, 64]),
+        ),
+        (
+            "unet/config.json",
+            "transformer_layers_per_block",
+            json!(100_000),
+        ),
+        ("vae/config.json", "layers_per_block", json!(1u64 << 50)),
+        (
+            "text_encoder/config.json",
+            "num_hidden_layers",
+            json!(1_000_000),
+        ),
+        (
+            "text_encoder_2/config.json",
+            "intermediate_size",
+            json!(u64::MAX),
+        ),
+    ] {
+        let folder = TinySdxl::write();
+        folder.set(file, field, value);
+        let error = load_error(&folder);
+        assert!(error.contains("expected at most"), "{error}");
+    }
+}
+
+#[test]
+fn a_damaged_weight_makes_no_black_picture() {
+    let folder = TinySdxl::write();
+    let file = folder.path("vae/diffusion_pytorch_model.safetensors");
+    let mut tensors = candle_core::safetensors::load(&file, &Device::Cpu).unwrap();
+    let bias = tensors.get_mut("decoder.conv_out.bias").unwrap();
+    *bias = Tensor::full(f32::NAN, bias.shape(), &Device::Cpu).unwrap();
+    candle_core::safetensors::save(&tensors, &file).unwrap();
+    let request = crate::testing::request(crate::Scheduler::Ddim);
+    let end = folder
+        .load()
+        .unwrap()
+        .sample(&request, &mut |_| ControlFlow::Continue(()));
+    assert!(matches!(end, Err(crate::Error::NotFinitePicture)));
 }

@@ -12,6 +12,7 @@ use candle_core::{DType, Device, Tensor};
 use image::RgbImage;
 
 pub use self::request::{BatchKey, Init, SampleRequest};
+use self::request::{MAX_SIDE, SIDE_STEP, check_side};
 use self::room::Room;
 pub use self::sample::Sample;
 pub use self::step::{OnStep, Step};
@@ -20,13 +21,9 @@ use crate::config::{IndexConfig, SchedulerConfig};
 use crate::merge::{AttentionMatrix, LowRankUpdate, Unmerged};
 use crate::preview::Previews;
 use crate::prompt::{PromptStates, TextStack};
+use crate::schedulers::Solver;
 use crate::unet::{Conditioning, UNet};
 use crate::vae::Vae;
-
-/// Longest side of a picture.
-const MAX_SIDE: u32 = 2048;
-/// Sides are multiples of this even where the autoencoder would allow less.
-const SIDE_STEP: u32 = 8;
 
 /// Where and in which number type a model runs.
 #[derive(Clone, Debug)]
@@ -128,6 +125,20 @@ impl Sdxl {
         }
     }
 
+    /// Every check of a request that [`Sdxl::sample`] makes, without computing anything.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`].
+    pub fn check(&self, request: &SampleRequest) -> Result<(), Error> {
+        request.check()?;
+        self.latent_sides(request.width, request.height)?;
+        Solver::new(request.scheduler, request.steps as usize, &self.scheduler)?;
+        self.text.clip_skip(request.clip_skip)?;
+        self.text.tokens("prompt", &request.prompt)?;
+        let negative = request.negative_prompt.as_deref().unwrap_or_default();
+        self.text.tokens("negative_prompt", negative).map(drop)
+    }
+
     /// The latents [1, 4, h, w] of a picture, in the scale that the UNet works in.
     ///
     /// # Errors
@@ -186,16 +197,9 @@ impl Sdxl {
 
     /// Latent height and width of a request.
     fn latent_sides(&self, width: u32, height: u32) -> Result<(usize, usize), Error> {
-        let SizeLimits {
-            multiple_of,
-            max_side,
-        } = self.size_limits();
-        for (field, side) in [("width", width), ("height", height)] {
-            if side == 0 || side > max_side || !side.is_multiple_of(multiple_of) {
-                let problem = format!("expected a multiple of {multiple_of} up to {max_side}");
-                return Err(Error::bad_request(field, problem));
-            }
-        }
+        let SizeLimits { multiple_of, .. } = self.size_limits();
+        check_side("width", width, multiple_of)?;
+        check_side("height", height, multiple_of)?;
         Ok((height as usize / self.factor, width as usize / self.factor))
     }
 

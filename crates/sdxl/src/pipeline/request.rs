@@ -4,8 +4,15 @@ use std::sync::Arc;
 
 use image::RgbImage;
 
+use crate::prompt::check_characters;
 use crate::{Error, Scheduler};
 
+/// Longest side of a picture.
+pub(super) const MAX_SIDE: u32 = 2048;
+/// Sides are multiples of this even where the autoencoder would allow less.
+pub(super) const SIDE_STEP: u32 = 8;
+/// No model was trained with more.
+const MAX_STEPS: u32 = 1000;
 /// Above this a picture is nothing but saturated colours.
 const MAX_GUIDANCE: f64 = 100.0;
 
@@ -102,10 +109,22 @@ impl SampleRequest {
         self.steps - (taken as u32).min(self.steps)
     }
 
-    /// Every check that needs neither the model nor the prompts.
-    pub(crate) fn check(&self) -> Result<(), Error> {
+    /// Every check that needs no model. A model may be stricter: see [`crate::Sdxl::check`].
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`].
+    pub fn check(&self) -> Result<(), Error> {
+        check_side("width", self.width, SIDE_STEP)?;
+        check_side("height", self.height, SIDE_STEP)?;
+        if !(1..=MAX_STEPS).contains(&self.steps) {
+            let problem = format!("expected 1 to {MAX_STEPS}");
+            return Err(Error::bad_request("steps", problem));
+        }
         check_range("guidance", self.guidance, MAX_GUIDANCE)?;
         check_range("guidance_rescale", self.guidance_rescale, 1.0)?;
+        check_characters("prompt", &self.prompt)?;
+        let negative = self.negative_prompt.as_deref().unwrap_or_default();
+        check_characters("negative_prompt", negative)?;
         self.init
             .as_ref()
             .map_or(Ok(()), |init| self.check_init(init))
@@ -130,6 +149,15 @@ impl SampleRequest {
         }
         Ok(())
     }
+}
+
+/// A side in pixels.
+pub(super) fn check_side(field: &'static str, side: u32, multiple_of: u32) -> Result<(), Error> {
+    if side > 0 && side <= MAX_SIDE && side.is_multiple_of(multiple_of) {
+        return Ok(());
+    }
+    let problem = format!("expected a multiple of {multiple_of} up to {MAX_SIDE}");
+    Err(Error::bad_request(field, problem))
 }
 
 fn check_range(field: &'static str, value: f64, largest: f64) -> Result<(), Error> {

@@ -112,7 +112,7 @@ impl Sdxl {
     /// Checks a request, encodes its prompts and draws its noise.
     fn begin<'a>(&self, index: usize, sample: Sample<'a>, fits: bool) -> Result<Walk<'a>, Error> {
         let request = sample.request;
-        request.check()?;
+        self.check(request)?;
         let size = self.latent_sides(request.width, request.height)?;
         let solver = Solver::new(request.scheduler, request.steps as usize, &self.scheduler)?;
         if !fits {
@@ -127,8 +127,12 @@ impl Sdxl {
         let given = given.transpose()?;
         let conditioning = self.condition(request)?;
         let mut noise = TorchNoise::new(request.seed);
-        let drawn = self.draw(&mut noise, size)?;
-        let latents = self.start(request, &solver, &given.unwrap_or(drawn))?;
+        let initial = match given {
+            // As in diffusers, whose generator then draws for the steps alone.
+            Some(given) => given,
+            None => self.draw(&mut noise, size)?,
+        };
+        let latents = self.start(request, &solver, &initial)?;
         Ok(Walk {
             index,
             step: request.first_step() as usize,
@@ -159,20 +163,23 @@ impl Sdxl {
 
     /// One step of all; who is through, cancelled or failed leaves `live`.
     fn advance(&self, live: &mut Vec<Walk<'_>>) -> Vec<(usize, Result<RgbImage, Error>)> {
-        let predicted = self.predict(live);
+        let mut predicted = self.predict(live).into_iter();
         let mut ended = Vec::new();
-        let mut predicted = predicted.into_iter();
         live.retain_mut(|walk| {
             let noise = predicted.next().unwrap_or(Err(Error::Cancelled));
-            let end = match noise.and_then(|noise| walk.take_step(self, &noise)) {
+            let latents = match noise.and_then(|noise| walk.take_step(self, &noise)) {
                 Ok(()) if walk.step < walk.solver.timesteps().len() => return true,
-                Ok(()) => self.decode(&walk.latents),
+                Ok(()) => Ok(walk.latents.clone()),
                 Err(error) => Err(error),
             };
-            ended.push((walk.index, end));
+            ended.push((walk.index, latents));
             false
         });
-        ended
+        // Only now, so that nobody's step waits for another's picture.
+        let decoded = ended.into_iter();
+        decoded
+            .map(|(index, latents)| (index, latents.and_then(|latents| self.decode(&latents))))
+            .collect()
     }
 
     fn decode(&self, latents: &Tensor) -> Result<RgbImage, Error> {
@@ -365,6 +372,10 @@ fn share(error: Error, count: usize) -> Vec<Result<Tensor, Error>> {
 
 /// [1, 3, h, w] from -1 to 1 → pixels, rounded to the nearest level.
 fn picture(decoded: &Tensor) -> Result<RgbImage, Error> {
+    // 0 · x is 0 for finite x and NaN otherwise. A NaN would become a black pixel.
+    if (decoded * 0.0)?.sum_all()?.to_scalar::<f32>()? != 0.0 {
+        return Err(Error::NotFinitePicture);
+    }
     let (_, _, height, width) = decoded.dims4()?;
     let levels = ((decoded.squeeze(0)? + 1.0)? * 127.5)?
         .clamp(0f32, 255f32)?

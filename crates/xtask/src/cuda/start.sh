@@ -44,4 +44,6 @@ if [ -n "$missing" ]; then
         "CUDA 13: put that Python into LIKENESS_PYTHON, or their folders into LIKENESS_CUDA_LIBS" >&2
     exit 1
 fi
+# Products of f32 stay f32: cuDNN and cuBLAS may otherwise round their factors to TF32.
+export NVIDIA_TF32_OVERRIDE="${NVIDIA_TF32_OVERRIDE:-0}"
 LD_LIBRARY_PATH=$path${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} exec "$here/likeness-bin" "$@"

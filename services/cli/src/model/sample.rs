@@ -149,6 +149,7 @@ pub fn sample(args: &SampleArgs, output: Output) -> Result<(), Failure> {
     }
     let bundle = Bundle::open(&args.bundle).map_err(failed)?;
     let request = args.request(bundle.defaults())?;
+    request.check().map_err(failed)?;
     let noise = match &args.noise {
         Some(path) => Some(TensorFile::open(path)?.tensor("noise", "[1, 4, h, w]")?),
         None => None,

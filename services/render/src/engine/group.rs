@@ -43,17 +43,22 @@ pub fn groups<T>(items: &[T], together: impl Fn(&T, &T) -> bool) -> Vec<Vec<usiz
     groups
 }
 
-/// How much more a worker may take to what it has taken already.
+/// How much more a worker may take to what it has taken already: one batch.
 #[derive(Debug)]
 pub struct Allowance {
     images: usize,
+    pixels: usize,
     kind: Option<Kind>,
 }
 
 impl Allowance {
-    /// Room for so many images at a time.
-    pub fn new(images: usize) -> Self {
-        Self { images, kind: None }
+    /// So many images at a time, and so many pixels of all of them.
+    pub fn new(images: usize, pixels: usize) -> Self {
+        Self {
+            images,
+            pixels,
+            kind: None,
+        }
     }
 
     /// Takes one that has been claimed, and says whether to look for another. One of another kind, or beyond the room,
@@ -62,8 +67,11 @@ impl Allowance {
         let kind = Kind::of(spec);
         let fits = self.kind.as_ref().is_none_or(|first| *first == kind);
         self.kind.get_or_insert(kind);
-        self.images = self.images.saturating_sub(spec.image_count as usize);
-        fits && self.images > 0
+        let images = spec.image_count as usize;
+        let area = spec.width as usize * spec.height as usize;
+        self.images = self.images.saturating_sub(images);
+        self.pixels = self.pixels.saturating_sub(images * area);
+        fits && self.images > 0 && self.pixels >= area
     }
 }
 
@@ -141,15 +149,18 @@ pub mod tests {
             image_count,
             ..spec()
         };
-        let mut allowance = Allowance::new(4);
+        let mut allowance = Allowance::new(4, usize::MAX);
         assert!(allowance.take(&images(1)));
         assert!(allowance.take(&images(2)));
         assert!(!allowance.take(&images(2)), "full");
-        let mut allowance = Allowance::new(4);
+        let mut allowance = Allowance::new(8, 3 * 64 * 64 + 1);
+        assert!(allowance.take(&images(2)));
+        assert!(!allowance.take(&spec()), "memory for three");
+        let mut allowance = Allowance::new(4, usize::MAX);
         assert!(allowance.take(&spec()));
         let other = RenderSpec { steps: 9, ..spec() };
         assert!(!allowance.take(&other));
-        assert!(!Allowance::new(1).take(&spec()));
+        assert!(!Allowance::new(1, usize::MAX).take(&spec()));
     }
 
     #[test]

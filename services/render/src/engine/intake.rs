@@ -4,10 +4,12 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{Engine, Failure, Job, Order, Painted};
 
-/// How long those that are ready wait for those that still fetch coefficients. A batch takes seconds.
+/// How long those that are ready wait for those that still fetch coefficients, once all have been taken. A batch takes
+/// seconds.
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// A place in an intake. Dropping it tells the others not to wait.
@@ -19,32 +21,39 @@ pub struct Slot {
 
 impl Slot {
     /// Makes the images of one render, with the others of the intake where they fit each other. The models are the
-    /// intake's until the last of it is painted.
+    /// intake's until the last of it is painted. One that must stop ends at once, also while others are painted.
     ///
     /// # Errors
     /// [`Failure`].
     pub async fn paint(self, job: Job) -> Result<Painted, Failure> {
         let Self { orders, turn } = self;
         let (answer, painted) = oneshot::channel();
+        let stop = job.stop.clone();
         orders.send(Order::new(job, answer)).await.map_err(gone)?;
         drop(orders);
-        let painted = painted.await.map_err(gone)?;
+        let painted = tokio::select! {
+            biased;
+            painted = painted => painted.map_err(gone)?,
+            reason = stop.asked() => Err(Failure::Stopped(reason)),
+        };
         drop(turn);
         painted
     }
 }
 
-/// An intake's first slot, to be cloned for each render, and what brings the renders to the models: to be awaited beside.
+/// An intake's first slot, to be cloned for each render; what is held as long as renders are taken; and what brings them
+/// to the models: to be awaited beside.
 pub fn intake(
     engine: &Engine,
     turn: OwnedSemaphorePermit,
-) -> (Slot, impl Future<Output = ()> + use<>) {
+) -> (Slot, DropGuard, impl Future<Output = ()> + use<>) {
     let (orders, coming) = mpsc::channel(1);
-    let turn = Arc::new(turn);
-    (Slot { orders, turn }, gather(engine.clone(), coming))
+    let (turn, taken) = (Arc::new(turn), CancellationToken::new());
+    let gathering = gather(engine.clone(), coming, taken.clone());
+    (Slot { orders, turn }, taken.drop_guard(), gathering)
 }
 
-async fn gather(engine: Engine, mut coming: mpsc::Receiver<Order>) {
+async fn gather(engine: Engine, mut coming: mpsc::Receiver<Order>, taken: CancellationToken) {
     while let Some(first) = coming.recv().await {
         let mut together = vec![first];
         let others = async {
@@ -52,7 +61,14 @@ async fn gather(engine: Engine, mut coming: mpsc::Receiver<Order>) {
                 together.push(order);
             }
         };
-        let _ = tokio::time::timeout(PATIENCE, others).await;
+        let patience = async {
+            taken.cancelled().await;
+            tokio::time::sleep(PATIENCE).await;
+        };
+        tokio::select! {
+            () = others => {}
+            () = patience => {}
+        }
         // Where the models are gone, so are the answers' other ends: everyone is told by that.
         let _ = engine.orders.send(together).await;
     }

@@ -8,7 +8,14 @@ mod paint;
 #[cfg(test)]
 mod tests;
 
-use std::{cell::Cell, ops::ControlFlow};
+use std::{
+    cell::Cell,
+    ops::ControlFlow,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -108,6 +115,8 @@ impl Order {
 #[derive(Clone)]
 pub struct Engine {
     orders: mpsc::Sender<Vec<Order>>,
+    max_batch: usize,
+    memory_pixels: Arc<AtomicUsize>,
 }
 
 impl Engine {
@@ -128,6 +137,7 @@ impl Engine {
 
     fn over(mut models: Models) -> anyhow::Result<Self> {
         let (orders, mut queue) = mpsc::channel::<Vec<Order>>(1);
+        let (max_batch, memory_pixels) = (models.max_batch, models.memory_pixels.clone());
         std::thread::Builder::new()
             .name("render-models".to_owned())
             .spawn(move || {
@@ -136,7 +146,16 @@ impl Engine {
                 }
             })
             .context("cannot start the models' thread")?;
-        Ok(Self { orders })
+        Ok(Self {
+            orders,
+            max_batch,
+            memory_pixels,
+        })
+    }
+
+    /// How much a worker may take at a time: one batch, as far as memory was seen to hold it.
+    pub fn allowance(&self) -> Allowance {
+        Allowance::new(self.max_batch, self.memory_pixels.load(Ordering::Relaxed))
     }
 
     /// Waits until the models' thread has ended, which it does only by a panic while a handle lives.

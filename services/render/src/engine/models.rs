@@ -1,5 +1,10 @@
 //! The models of a bundle, and which renders are painted on them together.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
 use anyhow::Context as _;
 use likeness_bundle::{Bundle, SdxlModel};
 use likeness_domain::bundle::{BundleSummary, RenderDefaults};
@@ -21,7 +26,9 @@ pub struct Models {
     loaded: String,
     pub(super) sdxl: Sdxl,
     /// Images painted at a time, at most.
-    max_batch: usize,
+    pub(super) max_batch: usize,
+    /// Pixels of all images that memory has been estimated to hold at a time; read by whoever takes renders.
+    pub(super) memory_pixels: Arc<AtomicUsize>,
     /// Whether one batch may show several people.
     pub(super) mixes_people: bool,
 }
@@ -42,6 +49,7 @@ impl Models {
             loaded,
             sdxl,
             max_batch: max_batch.max(1),
+            memory_pixels: Arc::new(AtomicUsize::new(usize::MAX)),
             mixes_people: !options.device.is_cpu(),
             options,
         })
@@ -95,7 +103,11 @@ impl Models {
 
     /// How many images of a kind are painted at a time.
     pub fn batch_limit(&self, request: &SampleRequest) -> usize {
-        self.sdxl.batch_limit(request).min(self.max_batch)
+        let limit = self.sdxl.batch_limit(request);
+        let area = request.width as usize * request.height as usize;
+        self.memory_pixels
+            .store(limit.saturating_mul(area), Ordering::Relaxed);
+        limit.min(self.max_batch)
     }
 
     pub fn switch_to(&mut self, model: &str) -> Result<(), Failure> {
@@ -105,10 +117,7 @@ impl Models {
         let name = (model != self.bundle.name()).then_some(model);
         self.sdxl = load_sdxl(&self.bundle, name, &self.options).map_err(|error| {
             tracing::error!(model, "{error:#}");
-            Failure::Permanent {
-                reason: "MODEL_NOT_LOADED",
-                message: "the worker cannot load this model".to_owned(),
-            }
+            not_loaded(&error)
         })?;
         model.clone_into(&mut self.loaded);
         Ok(())
@@ -136,6 +145,20 @@ impl Models {
             clip_skip: self.bundle.defaults().clip_skip,
             init: None,
         })
+    }
+}
+
+/// Files that do not fit stay as they are; a device or a disk that fails may do better another time.
+fn not_loaded(error: &anyhow::Error) -> Failure {
+    let (reason, message) = (
+        "MODEL_NOT_LOADED",
+        "the worker cannot load this model".to_owned(),
+    );
+    match error.downcast_ref() {
+        Some(likeness_sdxl::Error::Compute(_) | likeness_sdxl::Error::Io { .. }) => {
+            Failure::Transient { reason, message }
+        }
+        _ => Failure::Permanent { reason, message },
     }
 }
 

@@ -34,6 +34,13 @@ pub fn same_person(a: &Job, b: &Job) -> bool {
 impl Models {
     /// Paints a group of one kind, answers each, and leaves nothing of a person behind in the weights.
     pub fn paint_group(&mut self, orders: Vec<Order>) {
+        let Some(first) = orders.first() else { return };
+        let model = first.job.spec.model.clone();
+        if let Err(failure) = self.switch_to(&model) {
+            return orders
+                .iter()
+                .for_each(|order| order.tell(Err(failure.clone())));
+        }
         let mut canvases = self.prepare(orders);
         if let Err(failure) = self.show(&mut canvases) {
             return fail_all(canvases, &failure);
@@ -46,14 +53,14 @@ impl Models {
         }
     }
 
-    /// Requests of all images; a render that cannot be asked for is answered at once.
+    /// Requests of all images, every one checked; a render that cannot be made is answered at once.
     fn prepare(&self, orders: Vec<Order>) -> Vec<Canvas> {
         let waiting = orders
             .into_iter()
             .filter(|order| order.heed_stop().is_continue());
         let prepared = waiting.filter_map(|order| {
             let images = 0..order.job.spec.image_count;
-            let requests = images.map(|index| self.request(&order.job, index));
+            let requests = images.map(|index| self.checked_request(&order.job, index));
             match requests.collect::<Result<Vec<_>, _>>() {
                 Ok(requests) => Some(Canvas::new(order, requests)),
                 Err(failure) => {
@@ -65,12 +72,17 @@ impl Models {
         prepared.collect()
     }
 
+    fn checked_request(&self, job: &Job, index: u32) -> Result<SampleRequest, Failure> {
+        let request = self.request(job, index)?;
+        self.sdxl.check(&request).map_err(sdxl_failure)?;
+        Ok(request)
+    }
+
     /// Brings the people into the model: merged where all show the same, else beside the weights.
     fn show(&mut self, canvases: &mut Vec<Canvas>) -> Result<(), Failure> {
         let Some(first) = canvases.first() else {
             return Ok(());
         };
-        self.switch_to(&first.order.job.spec.model)?;
         let shared = canvases
             .iter()
             .all(|canvas| same_person(&canvas.order.job, &first.order.job));
@@ -92,7 +104,7 @@ impl Models {
         };
         let mut timings = RenderTimings::default();
         let updates = timed(&mut timings.synthesis, || self.synthesise(&first.order.job))?;
-        timed(&mut timings.merge, || self.sdxl.merge(&updates)).map_err(bundle_mismatch)?;
+        timed(&mut timings.merge, || self.sdxl.merge(&updates)).map_err(sdxl_failure)?;
         for canvas in &mut *canvases {
             canvas.timings = timings;
         }
@@ -104,7 +116,7 @@ impl Models {
         let updates = timed(&mut timings.synthesis, || self.synthesise(&order.job))?;
         if !updates.is_empty() {
             let unmerged = timed(&mut timings.merge, || self.sdxl.unmerged(&updates));
-            canvas.unmerged = Some(unmerged.map_err(bundle_mismatch)?);
+            canvas.unmerged = Some(unmerged.map_err(sdxl_failure)?);
         }
         Ok(())
     }
@@ -118,8 +130,8 @@ impl Models {
         let lora = self
             .basis
             .synthesize(&coefficients, LoraKind::Id)
-            .map_err(bundle_mismatch)?;
-        updates(&lora, f64::from(job.spec.id_scale)).map_err(bundle_mismatch)
+            .map_err(synthesis_failure)?;
+        updates(&lora, f64::from(job.spec.id_scale)).map_err(synthesis_failure)
     }
 
     /// Paints as many images as fit, answers whoever has all or none to come, and gives back the others.
@@ -240,18 +252,38 @@ fn failure_of(job: &Job, error: likeness_sdxl::Error) -> Failure {
             .stop
             .reason()
             .map_or_else(|| model_fault("sampling stopped unasked"), Failure::Stopped),
-        likeness_sdxl::Error::BadRequest { .. } => Failure::Permanent {
+        error => sdxl_failure(error),
+    }
+}
+
+/// What a fault of SDXL means for a render: worth another attempt, unless the request or the bundle is wrong.
+pub fn sdxl_failure(error: likeness_sdxl::Error) -> Failure {
+    use likeness_sdxl::Error;
+    match error {
+        Error::BadRequest { .. } => Failure::Permanent {
             reason: "NOT_RENDERABLE",
             message: error.to_string(),
         },
-        error if error.is_out_of_memory() => {
-            tracing::error!("OUT_OF_MEMORY: {error}");
-            Failure::Transient {
-                reason: "OUT_OF_MEMORY",
-                message: "the worker has too little memory for this size".to_owned(),
-            }
+        Error::UnknownMatrix { .. } | Error::UpdateShape { .. } | Error::NotFinite { .. } => {
+            bundle_mismatch(error)
         }
-        other => model_fault(other),
+        error if error.is_out_of_memory() => out_of_memory(error),
+        error => model_fault(error),
+    }
+}
+
+fn synthesis_failure(error: likeness_hyperlora::Error) -> Failure {
+    match error {
+        likeness_hyperlora::Error::Compute(error) => sdxl_failure(error.into()),
+        error => bundle_mismatch(error),
+    }
+}
+
+fn out_of_memory(error: impl std::fmt::Display) -> Failure {
+    tracing::error!("OUT_OF_MEMORY: {error}");
+    Failure::Transient {
+        reason: "OUT_OF_MEMORY",
+        message: "the worker has too little memory for this size".to_owned(),
     }
 }
 

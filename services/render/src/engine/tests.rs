@@ -264,14 +264,45 @@ async fn an_intake_waits_for_nobody_who_has_left() {
     let engine = Engine::over(models).unwrap();
     let turns = std::sync::Arc::new(Semaphore::new(1));
     let turn = turns.clone().acquire_owned().await.unwrap();
-    let (slot, gathering) = intake(&engine, turn);
+    let (slot, taking, gathering) = intake(&engine, turn);
     let (first, second, third) = (slot.clone(), slot.clone(), slot);
     let gathering = tokio::spawn(gathering);
     // One whose claim is refused.
     drop(third);
+    drop(taking);
     let paint = |slot: super::Slot| slot.paint(job(spec.clone(), Vec::new()).0);
     let (first, second) = tokio::join!(paint(first), paint(second));
     assert_eq!(pixels(&first.unwrap()), pixels(&second.unwrap()));
     gathering.await.unwrap();
     assert_eq!(turns.available_permits(), 1, "the models are free again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_waits_for_the_models_is_stopped_at_once() {
+    let models = models(4);
+    let spec = render(&models);
+    let engine = Engine::over(models).unwrap();
+    let long = RenderSpec {
+        steps: 150,
+        image_count: 8,
+        ..spec.clone()
+    };
+    let (blocker, mut steps) = job(long, Vec::new());
+    let blocked = blocker.stop.clone();
+    let painting = tokio::spawn({
+        let engine = engine.clone();
+        async move { engine.paint(blocker).await }
+    });
+    steps.recv().await.unwrap();
+    let turn = std::sync::Arc::new(Semaphore::new(1));
+    let (slot, taking, gathering) = intake(&engine, turn.acquire_owned().await.unwrap());
+    tokio::spawn(gathering);
+    drop(taking);
+    let (waiting, _progress) = job(spec, Vec::new());
+    waiting.stop.now(StopReason::Cancelled);
+    let end = slot.paint(waiting).await;
+    assert!(matches!(end, Err(Failure::Stopped(StopReason::Cancelled))));
+    assert!(!painting.is_finished(), "the other is still painted");
+    blocked.now(StopReason::HandBack);
+    assert!(painting.await.unwrap().is_err());
 }
