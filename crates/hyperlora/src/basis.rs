@@ -223,10 +223,25 @@ impl Basis {
                 .map(|(token, name)| self.product_in_memory(token, name))
                 .collect()
         } else {
-            tokens
+            let products = tokens
                 .iter()
-                .map(|(token, name)| self.product_on_device(token, name))
-                .collect()
+                .map(|(token, name)| self.product_on_device(token, name));
+            let products = products.collect::<Result<Vec<_>, Error>>()?;
+            self.check_finite(&products, kind)?;
+            Ok(products)
+        }
+    }
+
+    /// Refuses products with NaN or infinity; the device is asked once for all of them.
+    fn check_finite(&self, products: &[Tensor], kind: Kind) -> Result<(), Error> {
+        // 0 · x is 0 for finite x and NaN otherwise.
+        let probes = products.iter().map(|product| (product * 0.0)?.sum_all());
+        let probes = probes.collect::<candle_core::Result<Vec<_>>>()?;
+        let read = Tensor::stack(&probes, 0)?.to_vec1::<f32>()?;
+        let damaged = read.iter().position(|&probe| probe != 0.0);
+        match damaged.and_then(|at| names(self.modules.len(), kind).nth(at)) {
+            Some(name) => Err(self.file.not_finite(&name)),
+            None => Ok(()),
         }
     }
 
@@ -251,11 +266,6 @@ impl Basis {
         let token = Tensor::from_slice(token, (1, self.k), &self.device)?;
         let [_, rows, columns] = self.file.shape(name)?;
         let product = token.matmul(&basis)?.reshape((rows, columns))?;
-        // 0 · x is 0 for finite x and NaN otherwise.
-        let probe = (&product * 0.0)?.sum_all()?.to_scalar::<f32>()?;
-        if probe != 0.0 {
-            return Err(self.file.not_finite(name));
-        }
         Ok(product.t()?.contiguous()?)
     }
 }

@@ -139,20 +139,30 @@ impl Matrices {
         updates: &'a [LowRankUpdate],
     ) -> Result<HashMap<usize, Vec<&'a LowRankUpdate>>, Error> {
         let mut terms: HashMap<usize, Vec<&LowRankUpdate>> = HashMap::new();
-        for update in updates {
-            let id = *self
-                .index
-                .get(&update.matrix)
-                .ok_or_else(|| Error::UnknownMatrix {
-                    matrix: update.matrix.clone(),
-                })?;
-            check_shape(update, &self.entries[id].base)?;
-            check_finite(update, self.entries[id].base.dtype())?;
+        let mut bounds: HashMap<usize, f64> = HashMap::new();
+        let factors: Vec<&Tensor> = updates.iter().flat_map(|u| [&u.down, &u.up]).collect();
+        let ids = updates.iter().map(|update| self.fitting(update));
+        let ids = ids.collect::<Result<Vec<_>, Error>>()?;
+        let largest = largest(&factors)?;
+        for ((update, id), largest) in updates.iter().zip(ids).zip(largest.chunks_exact(2)) {
+            let sum = bounds.entry(id).or_default();
+            *sum += bound(update, largest)?;
+            check_bound(update, *sum, self.entries[id].base.dtype())?;
             if update.scale != 0.0 {
                 terms.entry(id).or_default().push(update);
             }
         }
         Ok(terms)
+    }
+
+    /// The matrix that an update names, whose shape it fits.
+    fn fitting(&self, update: &LowRankUpdate) -> Result<usize, Error> {
+        let matrix = &update.matrix;
+        let id = *self.index.get(matrix).ok_or_else(|| Error::UnknownMatrix {
+            matrix: matrix.clone(),
+        })?;
+        check_shape(update, &self.entries[id].base)?;
+        Ok(id)
     }
 }
 
@@ -179,26 +189,30 @@ fn check_shape(update: &LowRankUpdate, base: &Tensor) -> Result<(), Error> {
     Ok(())
 }
 
-/// Refuses NaN, infinities, and products that could overflow the weights' type. The bound
-/// r · max|up| · max|down| · |scale| is far above what any usable LoRA reaches.
-fn check_finite(update: &LowRankUpdate, dtype: DType) -> Result<(), Error> {
-    let refuse = |problem| {
-        Err(Error::NotFinite {
-            matrix: update.matrix.clone(),
-            problem,
-        })
-    };
+/// How large an entry of scale · up · down can be at most: r · max|up| · max|down| · |scale|. Refuses NaN
+/// and infinities.
+fn bound(update: &LowRankUpdate, largest: &[Option<f64>]) -> Result<f64, Error> {
     if !update.scale.is_finite() {
-        return refuse("the scale is not a finite number");
+        return Err(not_finite(update, "the scale is not a finite number"));
     }
-    let (Some(down), Some(up)) = (largest(&update.down)?, largest(&update.up)?) else {
-        return refuse("the factors hold NaN or infinity");
+    let &[Some(down), Some(up)] = largest else {
+        return Err(not_finite(update, "the factors hold NaN or infinity"));
     };
-    let bound = update.down.dims()[0] as f64 * down * up * update.scale.abs();
-    if bound > largest_of_type(dtype) / 2.0 {
-        return refuse("the factors are too large for the model's number type");
+    Ok(update.down.dims()[0] as f64 * down * up * update.scale.abs())
+}
+
+/// Refuses updates that could overflow the weights' type: far above what any usable LoRA reaches.
+fn check_bound(update: &LowRankUpdate, bound: f64, dtype: DType) -> Result<(), Error> {
+    if bound <= largest_of_type(dtype) / 2.0 {
+        return Ok(());
     }
-    Ok(())
+    let problem = "the factors are too large for the model's number type";
+    Err(not_finite(update, problem))
+}
+
+fn not_finite(update: &LowRankUpdate, problem: &'static str) -> Error {
+    let matrix = update.matrix.clone();
+    Error::NotFinite { matrix, problem }
 }
 
 fn largest_of_type(dtype: DType) -> f64 {
@@ -209,13 +223,21 @@ fn largest_of_type(dtype: DType) -> f64 {
     }
 }
 
-/// max |x|, or none if a number is not finite.
-fn largest(x: &Tensor) -> Result<Option<f64>, Error> {
-    let x = x.to_dtype(DType::F32)?.flatten_all()?;
-    // 0 · x is 0 for finite x and NaN otherwise; the sum keeps a NaN where a maximum may lose it.
-    let probe = (&x * 0.0)?.sum_all()?.to_scalar::<f32>()?;
-    let largest = x.abs()?.max(0)?.to_scalar::<f32>()?;
-    Ok((probe == 0.0).then_some(f64::from(largest)))
+/// max |x| of each tensor, none where a number is not finite. A device is asked once for all of them.
+fn largest(tensors: &[&Tensor]) -> Result<Vec<Option<f64>>, Error> {
+    if tensors.is_empty() {
+        return Ok(Vec::new());
+    }
+    let probes = tensors.iter().map(|x| {
+        let x = x.to_dtype(DType::F32)?.flatten_all()?;
+        // 0 · x is 0 for finite x and NaN otherwise; the sum keeps a NaN where a maximum may lose it.
+        Tensor::stack(&[(&x * 0.0)?.sum_all()?, x.abs()?.max(0)?], 0)
+    });
+    let probes = probes.collect::<candle_core::Result<Vec<_>>>()?;
+    let read = Tensor::stack(&probes, 0)?.to_vec2::<f32>()?.into_iter();
+    Ok(read
+        .map(|probe| (probe[0] == 0.0).then_some(f64::from(probe[1])))
+        .collect())
 }
 
 #[cfg(test)]

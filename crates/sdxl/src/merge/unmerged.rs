@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use candle_core::{Result as Compute, Tensor};
+use candle_core::{DType, Result as Compute, Tensor};
 
 use super::{LowRankUpdate, Matrices, MatrixId, kernel::stacked, largest};
 use crate::Error;
@@ -35,7 +35,18 @@ impl Matrices {
     /// See [`crate::Sdxl::unmerged`].
     pub fn unmerged(&self, updates: &[LowRankUpdate]) -> Result<Unmerged, Error> {
         let terms = self.checked(updates)?.into_iter();
-        let factors = terms.map(|(id, terms)| Ok((id, Factors::new(self.base(id), &terms)?)));
+        let stacked = terms.map(|(id, terms)| Ok((id, stacked(self.base(id), &terms)?)));
+        let stacked = stacked.collect::<Result<Vec<_>, Error>>()?;
+        let tensors: Vec<&Tensor> = stacked
+            .iter()
+            .flat_map(|(_, (down, up))| [down, up])
+            .collect();
+        let largest = largest(&tensors)?;
+        let factors = stacked.iter().zip(largest.chunks_exact(2));
+        let factors = factors.map(|((id, (down, up)), largest)| {
+            let dtype = self.base(*id).dtype();
+            Ok((*id, Factors::balanced(down, up, balance(largest), dtype)?))
+        });
         Ok(Unmerged {
             factors: factors.collect::<Result<_, Error>>()?,
         })
@@ -84,12 +95,10 @@ impl Matrices {
 }
 
 impl Factors {
-    fn new(base: &Tensor, terms: &[&LowRankUpdate]) -> Result<Factors, Error> {
-        let (down, up) = stacked(base, terms)?;
-        let balance = balance(&down, &up)?;
+    fn balanced(down: &Tensor, up: &Tensor, balance: f64, dtype: DType) -> Compute<Factors> {
         Ok(Factors {
-            down: (down * balance)?.to_dtype(base.dtype())?,
-            up: (up / balance)?.to_dtype(base.dtype())?,
+            down: (down * balance)?.to_dtype(dtype)?,
+            up: (up / balance)?.to_dtype(dtype)?,
         })
     }
 
@@ -98,12 +107,13 @@ impl Factors {
     }
 }
 
-/// The power of two that brings both factors to about the same size: in f16 a small one would lose
-/// digits, and a power of two changes none.
-fn balance(down: &Tensor, up: &Tensor) -> Result<f64, Error> {
-    let (down, up) = (largest(down)?.unwrap_or(0.0), largest(up)?.unwrap_or(0.0));
-    if down == 0.0 || up == 0.0 {
-        return Ok(1.0);
+/// The power of two that brings both factors, of these largest numbers, to about the same size: in f16 a
+/// small one would lose digits, and a power of two changes none.
+fn balance(largest: &[Option<f64>]) -> f64 {
+    match *largest {
+        [Some(down), Some(up)] if down > 0.0 && up > 0.0 => {
+            ((up / down).log2() / 2.0).round().exp2()
+        }
+        _ => 1.0,
     }
-    Ok(((up / down).log2() / 2.0).round().exp2())
 }
