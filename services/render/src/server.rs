@@ -25,8 +25,9 @@ pub struct RenderArgs {
     /// The bundle it renders with.
     #[arg(long, env = "LIKENESS_BUNDLE", value_name = "DIR")]
     pub bundle: PathBuf,
-    /// Images painted at a time, at most; fewer where memory is short. Queued renders of one size, model, scheduler and
-    /// number of steps are then painted together. By default 1 on the CPU, which gains nothing by it, and else 8.
+    /// Images painted at a time, at most; fewer where memory is short. Queued renders of one size, model, scheduler, number
+    /// of steps, with or without guidance, are then painted together; on the CPU only those of one person in one strength.
+    /// By default 1 on the CPU, which gains nothing by it, and else 8.
     #[arg(long, env = "LIKENESS_MAX_BATCH", value_name = "N",
           value_parser = clap::value_parser!(u16).range(1..=64))]
     pub max_batch: Option<u16>,
