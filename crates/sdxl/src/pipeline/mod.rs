@@ -12,6 +12,7 @@ use candle_core::{DType, Device, Tensor};
 use image::RgbImage;
 
 pub use self::request::{BatchKey, Init, SampleRequest};
+use self::request::{MAX_SIDE, SIDE_STEP, check_side};
 use self::room::Room;
 pub use self::sample::Sample;
 pub use self::step::{OnStep, Step};
@@ -22,11 +23,6 @@ use crate::preview::Previews;
 use crate::prompt::{PromptStates, TextStack};
 use crate::unet::{Conditioning, UNet};
 use crate::vae::Vae;
-
-/// Longest side of a picture.
-const MAX_SIDE: u32 = 2048;
-/// Sides are multiples of this even where the autoencoder would allow less.
-const SIDE_STEP: u32 = 8;
 
 /// Where and in which number type a model runs.
 #[derive(Clone, Debug)]
@@ -186,16 +182,9 @@ impl Sdxl {
 
     /// Latent height and width of a request.
     fn latent_sides(&self, width: u32, height: u32) -> Result<(usize, usize), Error> {
-        let SizeLimits {
-            multiple_of,
-            max_side,
-        } = self.size_limits();
-        for (field, side) in [("width", width), ("height", height)] {
-            if side == 0 || side > max_side || !side.is_multiple_of(multiple_of) {
-                let problem = format!("expected a multiple of {multiple_of} up to {max_side}");
-                return Err(Error::bad_request(field, problem));
-            }
-        }
+        let step = self.size_limits().multiple_of;
+        check_side("width", width, step)?;
+        check_side("height", height, step)?;
         Ok((height as usize / self.factor, width as usize / self.factor))
     }
 

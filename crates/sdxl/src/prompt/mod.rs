@@ -25,6 +25,15 @@ const MAX_CHARACTERS: usize = 10_000;
 /// Windows of 75 tokens beyond which a prompt is refused.
 const MAX_WINDOWS: usize = 8;
 
+/// Refuses a prompt that is too long to be read.
+pub(crate) fn check_length(field: &'static str, prompt: &str) -> Result<(), Error> {
+    if prompt.chars().nth(MAX_CHARACTERS).is_none() {
+        return Ok(());
+    }
+    let problem = format!("expected at most {MAX_CHARACTERS} characters");
+    Err(Error::bad_request(field, problem))
+}
+
 /// Both text encoders with their tokenizers, and the prompts that they encoded last.
 pub(crate) struct TextStack {
     first: Branch,
@@ -78,10 +87,7 @@ impl TextStack {
 
     /// Reads, tokenizes and checks a prompt.
     pub fn tokens(&self, field: &'static str, prompt: &str) -> Result<PromptTokens, Error> {
-        if prompt.chars().nth(MAX_CHARACTERS).is_some() {
-            let problem = format!("expected at most {MAX_CHARACTERS} characters");
-            return Err(Error::bad_request(field, problem));
-        }
+        check_length(field, prompt)?;
         let segments = weights::segments(prompt);
         let tokens = PromptTokens {
             first: Tokens::read(&self.first.tokenizer, field, &segments)?,
