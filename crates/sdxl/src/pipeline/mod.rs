@@ -197,9 +197,9 @@ impl Sdxl {
 
     /// Latent height and width of a request.
     fn latent_sides(&self, width: u32, height: u32) -> Result<(usize, usize), Error> {
-        let SizeLimits { multiple_of, .. } = self.size_limits();
-        check_side("width", width, multiple_of)?;
-        check_side("height", height, multiple_of)?;
+        let step = self.size_limits().multiple_of;
+        check_side("width", width, step)?;
+        check_side("height", height, step)?;
         Ok((height as usize / self.factor, width as usize / self.factor))
     }
 

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use image::RgbImage;
 
-use crate::prompt::check_characters;
+use crate::prompt::check_length;
 use crate::{Error, Scheduler};
 
 /// Longest side of a picture.
 pub(super) const MAX_SIDE: u32 = 2048;
 /// Sides are multiples of this even where the autoencoder would allow less.
 pub(super) const SIDE_STEP: u32 = 8;
-/// No model was trained with more.
+/// More steps than the timesteps that models are trained with repeat some.
 const MAX_STEPS: u32 = 1000;
 /// Above this a picture is nothing but saturated colours.
 const MAX_GUIDANCE: f64 = 100.0;
@@ -109,22 +109,33 @@ impl SampleRequest {
         self.steps - (taken as u32).min(self.steps)
     }
 
-    /// Every check that needs no model. A model may be stricter: see [`crate::Sdxl::check`].
+    /// Every check that needs no model, so that a wrong request need not wait for one. [`Sdxl::sample`] makes
+    /// them, too, and those that depend on the model.
     ///
     /// # Errors
     /// [`Error::BadRequest`].
+    ///
+    /// [`Sdxl::sample`]: crate::Sdxl::sample
     pub fn check(&self) -> Result<(), Error> {
+        check_length("prompt", &self.prompt)?;
+        check_length(
+            "negative_prompt",
+            self.negative_prompt.as_deref().unwrap_or_default(),
+        )?;
         check_side("width", self.width, SIDE_STEP)?;
         check_side("height", self.height, SIDE_STEP)?;
         if !(1..=MAX_STEPS).contains(&self.steps) {
-            let problem = format!("expected 1 to {MAX_STEPS}");
-            return Err(Error::bad_request("steps", problem));
+            return Err(Error::bad_request(
+                "steps",
+                format!("expected 1 to {MAX_STEPS}"),
+            ));
+        }
+        if self.clip_skip == 0 {
+            let problem = "expected 1, the last layer, or more; 2 is what SDXL was trained with";
+            return Err(Error::bad_request("clip_skip", problem));
         }
         check_range("guidance", self.guidance, MAX_GUIDANCE)?;
         check_range("guidance_rescale", self.guidance_rescale, 1.0)?;
-        check_characters("prompt", &self.prompt)?;
-        let negative = self.negative_prompt.as_deref().unwrap_or_default();
-        check_characters("negative_prompt", negative)?;
         self.init
             .as_ref()
             .map_or(Ok(()), |init| self.check_init(init))
@@ -151,12 +162,12 @@ impl SampleRequest {
     }
 }
 
-/// A side in pixels.
-pub(super) fn check_side(field: &'static str, side: u32, multiple_of: u32) -> Result<(), Error> {
-    if side > 0 && side <= MAX_SIDE && side.is_multiple_of(multiple_of) {
+/// Refuses a side that is 0, too long or no multiple of `step`.
+pub(super) fn check_side(field: &'static str, side: u32, step: u32) -> Result<(), Error> {
+    if side != 0 && side <= MAX_SIDE && side.is_multiple_of(step) {
         return Ok(());
     }
-    let problem = format!("expected a multiple of {multiple_of} up to {MAX_SIDE}");
+    let problem = format!("expected a multiple of {step} up to {MAX_SIDE}");
     Err(Error::bad_request(field, problem))
 }
 

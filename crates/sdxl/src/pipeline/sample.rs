@@ -21,8 +21,8 @@ pub struct Sample<'a> {
     pub request: &'a SampleRequest,
     /// Low-rank terms of this picture alone, beside whatever is merged: an identity among others.
     pub unmerged: Option<&'a Unmerged>,
-    /// Initial noise [1, 4, h, w] of unit variance, rather than what the seed gives. The seed still
-    /// feeds the schedulers that draw noise in each step.
+    /// Initial noise [1, 4, h, w] of unit variance, rather than what the seed gives. The seed then feeds
+    /// only the schedulers that draw noise in each step, from its first number on.
     pub noise: Option<&'a Tensor>,
     /// Sees every step of this picture.
     pub on_step: Box<OnStep<'a>>,
@@ -53,8 +53,8 @@ impl Sdxl {
         self.sample_one(Sample::new(request, Box::new(on_step)))
     }
 
-    /// As [`Sdxl::sample`], from given initial noise [1, 4, h, w] of unit variance. The seed still
-    /// feeds the schedulers that draw noise in each step.
+    /// As [`Sdxl::sample`], from given initial noise [1, 4, h, w] of unit variance. The seed then feeds
+    /// only the schedulers that draw noise in each step, from its first number on.
     ///
     /// # Errors
     /// As [`Sdxl::sample`]; noise of another shape.
@@ -127,11 +127,8 @@ impl Sdxl {
         let given = given.transpose()?;
         let conditioning = self.condition(request)?;
         let mut noise = TorchNoise::new(request.seed);
-        let initial = match given {
-            // As in diffusers, whose generator then draws for the steps alone.
-            Some(given) => given,
-            None => self.draw(&mut noise, size)?,
-        };
+        // Where the noise is given, the seed's first numbers are the first step's, as in diffusers.
+        let initial = given.map_or_else(|| self.draw(&mut noise, size), Ok)?;
         let latents = self.start(request, &solver, &initial)?;
         Ok(Walk {
             index,

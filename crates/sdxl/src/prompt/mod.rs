@@ -26,7 +26,7 @@ const MAX_CHARACTERS: usize = 10_000;
 const MAX_WINDOWS: usize = 8;
 
 /// Refuses a prompt that is too long to be read.
-pub(crate) fn check_characters(field: &'static str, prompt: &str) -> Result<(), Error> {
+pub(crate) fn check_length(field: &'static str, prompt: &str) -> Result<(), Error> {
     if prompt.chars().nth(MAX_CHARACTERS).is_none() {
         return Ok(());
     }
@@ -87,7 +87,7 @@ impl TextStack {
 
     /// Reads, tokenizes and checks a prompt.
     pub fn tokens(&self, field: &'static str, prompt: &str) -> Result<PromptTokens, Error> {
-        check_characters(field, prompt)?;
+        check_length(field, prompt)?;
         let segments = weights::segments(prompt);
         let tokens = PromptTokens {
             first: Tokens::read(&self.first.tokenizer, field, &segments)?,
