@@ -91,6 +91,9 @@ pub struct Grant {
     pub uploads: Vec<Upload>,
     /// When the links stop working.
     pub upload_expire: DateTime<Utc>,
+    /// A presigned link for GET: the picture to start from, where the render has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_url: Option<String>,
 }
 
 impl fmt::Debug for Grant {
