@@ -16,11 +16,12 @@ use likeness_queue::{
     FinishRequest, Grant, Preview, Progress, QueueError, Refusal, RenderPrompt, RenewReply,
     RenewRequest, Upload, WorkOutcome,
 };
+use likeness_sdxl::Init;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    engine::{Failure, Job, Painted, Slot},
+    engine::{Failure, Job, Painted, Slot, start},
     server::Render,
     stop::{Stop, StopReason},
 };
@@ -137,11 +138,12 @@ impl<'a> Attempt<'a> {
     }
 
     async fn paint(&self, slot: Slot) -> Result<Painted, Failure> {
-        let sets = self.coefficients().await?;
+        let (sets, init) = tokio::try_join!(self.coefficients(), self.init())?;
         let (progress, steps) = mpsc::unbounded_channel();
         let job = Job {
             spec: self.grant.spec.clone(),
             sets,
+            init,
             stop: self.stop.clone(),
             progress,
         };
@@ -173,6 +175,39 @@ impl<'a> Attempt<'a> {
                 tracing::debug!(%error, "progress was not sent");
             }
         }
+    }
+
+    /// The picture to start from, as the model takes it.
+    async fn init(&self) -> Result<Option<Init>, Failure> {
+        let Some(strength) = self.grant.spec.init_strength else {
+            return Ok(None);
+        };
+        let file = self.start_picture().await?;
+        let spec = self.grant.spec.clone();
+        let decoded = tokio::task::spawn_blocking(move || start::init(&file, &spec, strength));
+        let decoded = decoded.await.map_err(|error| Failure::Transient {
+            reason: "START_PICTURE_NOT_DECODED",
+            message: error.to_string(),
+        });
+        decoded?.map(Some)
+    }
+
+    async fn start_picture(&self) -> Result<Bytes, Failure> {
+        let transient = |message: String| Failure::Transient {
+            reason: "START_PICTURE_NOT_FETCHED",
+            message,
+        };
+        let Some(url) = &self.grant.start_url else {
+            return Err(transient("the claim came without its link".to_owned()));
+        };
+        let fetched = self.render.downloader.get(url, start::most_bytes()).await;
+        fetched.map_err(|error| match error {
+            error if error.is_retryable() => transient(error.to_string()),
+            error => Failure::Permanent {
+                reason: "START_PICTURE_GONE",
+                message: format!("the picture to start from: {error}; create the render again"),
+            },
+        })
     }
 
     async fn coefficients(&self) -> Result<Vec<(Coefficients, f32)>, Failure> {

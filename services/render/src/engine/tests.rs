@@ -43,6 +43,7 @@ fn job(spec: RenderSpec, sets: Vec<(Coefficients, f32)>) -> (Job, Progress) {
     let job = Job {
         spec,
         sets,
+        init: None,
         stop,
         progress,
     };
