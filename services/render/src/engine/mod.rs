@@ -6,6 +6,8 @@ mod faces;
 mod group;
 mod intake;
 mod models;
+#[cfg(test)]
+mod options_tests;
 mod paint;
 pub mod start;
 #[cfg(test)]
