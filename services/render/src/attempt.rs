@@ -46,7 +46,7 @@ pub async fn work_on(
     let told = match claim(render, &message).await {
         Ok(ClaimReply::Granted(grant)) => {
             let _ = claimed.send(grant.spec.clone());
-            let attempt = Attempt::new(render, message.render, grant, asked);
+            let attempt = Attempt::new(render, message.render, *grant, asked);
             attempt.run(&prompt, slot, hard).await;
             prompt.ack().await
         }

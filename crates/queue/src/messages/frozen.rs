@@ -110,7 +110,7 @@ fn claims() {
         r#"{"v":1,"answer":"REFUSED","reason":"STALE_PUBLICATION"}"#,
     );
     frozen(
-        &ClaimReply::Granted(grant()),
+        &ClaimReply::Granted(Box::new(grant())),
         concat!(
             r#"{"v":1,"answer":"GRANTED","attempt":3,"lease_seconds":30,"spec":{"model":"pocket","#,
             r#""id_scale":0.8,"base_scale":0.0,"prompt":"SECRET-PROMPT","negative_prompt":null,"#,
@@ -138,7 +138,7 @@ fn claims_of_renders_with_options() {
     };
     assert!(!format!("{grant:?}").contains("SECRET"));
     frozen(
-        &ClaimReply::Granted(grant),
+        &ClaimReply::Granted(Box::new(grant)),
         concat!(
             r#"{"v":1,"answer":"GRANTED","attempt":3,"lease_seconds":30,"spec":{"model":"pocket","#,
             r#""id_scale":0.8,"base_scale":0.0,"prompt":"SECRET-PROMPT","negative_prompt":null,"#,
@@ -440,7 +440,7 @@ fn another_version_is_told_from_damage() {
 
 #[test]
 fn nothing_secret_shows_in_debug_or_errors() {
-    let debug = format!("{:?} {:?}", ClaimReply::Granted(grant()), coefficients());
+    let debug = format!("{:?} {:?}", ClaimReply::Granted(Box::new(grant())), coefficients());
     assert!(!debug.contains("SECRET"), "{debug}");
     let wrong = r#"{"v":1,"render":"SECRET-TEXT","publication":1}"#;
     let error = RenderPrompt::decode(&no_header, wrong.as_bytes()).unwrap_err();

@@ -45,7 +45,7 @@ pub struct ClaimRequest {
 #[serde(tag = "answer", rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum ClaimReply {
     /// It may: the render is its own while the lease holds.
-    Granted(Grant),
+    Granted(Box<Grant>),
     /// It may not: acknowledge the prompt and go on.
     Refused {
         /// Why.

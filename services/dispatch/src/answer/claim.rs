@@ -29,7 +29,7 @@ pub async fn claim(dispatch: Dispatch, request: ClaimRequest) -> Result<ClaimRep
             let grant = reply(&dispatch, &grant).await?;
             dispatch.commit(tx).await?;
             events::render_changed(&dispatch, request.render, RenderState::Running).await;
-            Ok(ClaimReply::Granted(grant))
+            Ok(ClaimReply::Granted(Box::new(grant)))
         }
         Claimed::Refused(refusal) => {
             dispatch.commit(tx).await?;

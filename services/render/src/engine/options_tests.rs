@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use super::{
     Failure, Job, Order,
     faces::Painting,
+    group::tests::spec,
     models::Models,
     tests::{job, models, paint, person, pixels, render},
 };
@@ -73,7 +74,7 @@ fn renders_from_different_steps_on_do_not_disturb_each_other() {
         steps: 4,
         ..render(&models)
     };
-    let mut jobs = || {
+    let jobs = || {
         let [far, near] = [1.0, 0.5].map(|strength| starting(&spec, strength));
         vec![
             far,
@@ -172,9 +173,12 @@ fn without_a_detector_only_what_needs_one_is_refused() {
     assert_ne!(named, text);
     std::fs::write(&manifest, named).unwrap();
     let bundle = Bundle::open(dir.path()).unwrap();
+    let spec = RenderSpec {
+        model: bundle.name().to_owned(),
+        ..spec()
+    };
     let compute = ComputeArgs::default().open().unwrap();
     let mut models = Models::load(bundle, &compute, 1).unwrap();
-    let spec = render(&models);
     let asked = RenderSpec {
         face_strength: Strength::try_from(0.4).ok(),
         ..spec.clone()
