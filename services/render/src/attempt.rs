@@ -28,6 +28,8 @@ use crate::{
 
 /// How long an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// How long reading a picture to start from may take: the models wait for it.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(20);
 /// The first and the longest wait between two tries of a report.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -200,7 +202,14 @@ impl<'a> Attempt<'a> {
         let Some(url) = &self.grant.start_url else {
             return Err(transient("the claim came without its link".to_owned()));
         };
-        let fetched = self.render.downloader.get(url, start::most_bytes()).await;
+        let fetch = self.render.downloader.get(url, start::most_bytes());
+        let fetched = tokio::select! {
+            fetched = tokio::time::timeout(FETCH_TIMEOUT, fetch) => fetched,
+            reason = self.stop.asked() => return Err(Failure::Stopped(reason)),
+        };
+        let Ok(fetched) = fetched else {
+            return Err(transient(format!("not read within {FETCH_TIMEOUT:?}")));
+        };
         fetched.map_err(|error| match error {
             error if error.is_retryable() => transient(error.to_string()),
             error => Failure::Permanent {

@@ -440,7 +440,11 @@ fn another_version_is_told_from_damage() {
 
 #[test]
 fn nothing_secret_shows_in_debug_or_errors() {
-    let debug = format!("{:?} {:?}", ClaimReply::Granted(Box::new(grant())), coefficients());
+    let debug = format!(
+        "{:?} {:?}",
+        ClaimReply::Granted(Box::new(grant())),
+        coefficients()
+    );
     assert!(!debug.contains("SECRET"), "{debug}");
     let wrong = r#"{"v":1,"render":"SECRET-TEXT","publication":1}"#;
     let error = RenderPrompt::decode(&no_header, wrong.as_bytes()).unwrap_err();
