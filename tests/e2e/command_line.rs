@@ -67,6 +67,17 @@ async fn the_main_job_by_hand() -> Result<()> {
         let files = json(&stage, &key, &["renders", "download", &name, "--dir", &dir])?;
         let file = files[0].as_str().unwrap_or_default();
         assert_eq!(image::open(file)?.width(), 64);
+        let options = [
+            "--init",
+            &photo,
+            "--strength",
+            "0.5",
+            "--face-detail",
+            "0.4",
+        ];
+        let render = json(&stage, &key, &[create.as_slice(), &options].concat())?;
+        assert_eq!(render["state"], "RENDER_STATE_SUCCEEDED");
+        assert_eq!(render["init_image"]["strength"], 0.5);
         // Tables for people.
         let table = run(&stage, &key, &["renders", "list"])?;
         assert!(String::from_utf8_lossy(&table.stdout).contains("SUCCEEDED"));
@@ -79,7 +90,7 @@ async fn failures_are_one_line_with_an_exit_code() -> Result<()> {
     let stage = Stage::start().await?;
     let app = stage.tenant("photo app").await?;
     tokio::task::block_in_place(|| {
-        let cases: [(&str, &[&str], i32, &str); 5] = [
+        let cases: [(&str, &[&str], i32, &str); 7] = [
             (
                 &app.key,
                 &["renders", "get", "nonsense"],
@@ -94,6 +105,18 @@ async fn failures_are_one_line_with_an_exit_code() -> Result<()> {
                 "cannot read",
             ),
             (&app.key, &["renders", "create"], 2, "--prompt"),
+            (
+                &app.key,
+                &["renders", "create", "--prompt", "x", "--strength", "0.5"],
+                2,
+                "--init",
+            ),
+            (
+                &app.key,
+                &["renders", "create", "--prompt", "x", "--init", "/no-such"],
+                1,
+                "cannot read",
+            ),
             (
                 &app.key,
                 &["bundle", "inspect", "/nonexistent"],

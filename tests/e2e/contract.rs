@@ -290,7 +290,10 @@ macro_rules! listed_services {
             anyhow::bail!("no list of services");
         };
         let names = list.service.into_iter().map(|service| service.name);
-        names.collect::<Vec<String>>()
+        // Each version also lists itself.
+        names
+            .filter(|name| !name.starts_with("grpc.reflection."))
+            .collect::<Vec<String>>()
     }};
 }
 

@@ -15,6 +15,7 @@ mod crashes;
 mod dev;
 mod enrolment;
 mod main_job;
+mod options;
 mod process;
 mod python;
 mod stage;

@@ -19,6 +19,13 @@ pub enum ObjectKey {
         /// Which.
         photo: PhotoId,
     },
+    /// The picture that a render starts from, as it was sent.
+    RenderStart {
+        /// Whose.
+        tenant: TenantId,
+        /// Of which render.
+        render: RenderId,
+    },
     /// One image of one attempt at a render.
     RenderImage {
         /// Whose.
@@ -39,6 +46,7 @@ impl ObjectKey {
     pub fn path(&self) -> String {
         match self {
             Self::PhotoOriginal { .. } => format!("{}original", self.folder()),
+            Self::RenderStart { .. } => format!("{}picture", self.folder()),
             Self::RenderImage {
                 position, format, ..
             } => {
@@ -47,7 +55,7 @@ impl ObjectKey {
         }
     }
 
-    /// What is deleted together with the object: all of its photo, or all of its attempt.
+    /// What is deleted together with the object: all of its photo, of its render's start, or of its attempt.
     pub fn folder(&self) -> Prefix {
         match *self {
             Self::PhotoOriginal {
@@ -55,6 +63,7 @@ impl ObjectKey {
                 identity,
                 photo,
             } => Prefix::photo(tenant, identity, photo),
+            Self::RenderStart { tenant, render } => Prefix::start(tenant, render),
             Self::RenderImage {
                 tenant,
                 render,
@@ -64,10 +73,10 @@ impl ObjectKey {
         }
     }
 
-    /// Its media type, where the kind of object decides it; a photo's comes with the photo.
+    /// Its media type, where the kind of object decides it; an uploaded file's comes with the file.
     pub fn content_type(&self) -> Option<&'static str> {
         match self {
-            Self::PhotoOriginal { .. } => None,
+            Self::PhotoOriginal { .. } | Self::RenderStart { .. } => None,
             Self::RenderImage { format, .. } => Some(format.content_type()),
         }
     }
@@ -75,7 +84,7 @@ impl ObjectKey {
     /// What `Cache-Control` says of it.
     pub fn cache_policy(&self) -> &'static str {
         match self {
-            Self::PhotoOriginal { .. } => "private, no-store",
+            Self::PhotoOriginal { .. } | Self::RenderStart { .. } => "private, no-store",
             Self::RenderImage { .. } => "private, max-age=86400, immutable",
         }
     }
@@ -105,6 +114,12 @@ mod tests {
         };
         let path = format!("tenants/{NIL}/identities/{NIL}/photos/{NIL}/original");
         assert_eq!(photo.path(), path);
+        let start = ObjectKey::RenderStart {
+            tenant: Uuid::nil().into(),
+            render: Uuid::nil().into(),
+        };
+        let path = format!("tenants/{NIL}/renders/{NIL}/start/picture");
+        assert_eq!(start.path(), path);
         let image = ObjectKey::RenderImage {
             tenant: Uuid::nil().into(),
             render: Uuid::nil().into(),

@@ -7,7 +7,7 @@ use likeness_domain::{IdentityId, PhotoId, RenderId, TenantId};
 /// A text that is no place inside one tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "not a storage prefix; expected tenants/{{tenant}}/, or a place below it as identities/{{identity}}/photos/{{photo}}/ or renders/{{render}}/{{attempt}}/"
+    "not a storage prefix; expected tenants/{{tenant}}/, or a place below it as identities/{{identity}}/photos/{{photo}}/ or renders/{{render}}/{{attempt}}/ or renders/{{render}}/start/"
 )]
 pub struct PrefixError;
 
@@ -34,9 +34,19 @@ impl Prefix {
         ))
     }
 
-    /// All attempts of a render.
+    /// All of a tenant's renders.
+    pub fn renders(tenant: TenantId) -> Self {
+        Self(format!("tenants/{tenant}/renders/"))
+    }
+
+    /// All of a render's: what it starts from, and all attempts.
     pub fn render(tenant: TenantId, render: RenderId) -> Self {
         Self(format!("tenants/{tenant}/renders/{render}/"))
+    }
+
+    /// What a render starts from.
+    pub fn start(tenant: TenantId, render: RenderId) -> Self {
+        Self(format!("tenants/{tenant}/renders/{render}/start/"))
     }
 
     /// All images of one attempt.
@@ -64,6 +74,10 @@ impl FromStr for Prefix {
             }
             ["tenants", tenant, "identities", identity, "photos", photo] => {
                 Self::photo(id(tenant)?, id(identity)?, id(photo)?)
+            }
+            ["tenants", tenant, "renders"] => Self::renders(id(tenant)?),
+            ["tenants", tenant, "renders", render, "start"] => {
+                Self::start(id(tenant)?, id(render)?)
             }
             ["tenants", tenant, "renders", render] => Self::render(id(tenant)?, id(render)?),
             ["tenants", tenant, "renders", render, attempt] => {
@@ -103,7 +117,9 @@ mod tests {
             Prefix::tenant(tenant.into()),
             Prefix::identity(tenant.into(), other.into()),
             Prefix::photo(tenant.into(), other.into(), other.into()),
+            Prefix::renders(tenant.into()),
             Prefix::render(tenant.into(), other.into()),
+            Prefix::start(tenant.into(), other.into()),
             Prefix::attempt(tenant.into(), other.into(), 12),
         ];
         for prefix in prefixes {
@@ -125,7 +141,8 @@ mod tests {
             "tenants/..".to_owned(),
             format!("tenants/{bare}"),
             format!("tenants/{nil}//"),
-            format!("tenants/{nil}/renders"),
+            format!("tenants/{nil}/identities"),
+            format!("tenants/{nil}/renders/{nil}/start/picture"),
             format!("tenants/{nil}/identities/.."),
             format!("tenants/{nil}/renders/{nil}/01"),
             format!("tenants/{nil}/renders/{nil}/1/0.png"),

@@ -6,9 +6,9 @@ use bytes::Bytes;
 use reqwest::{Client, StatusCode, header::CONTENT_TYPE, redirect::Policy};
 use tracing::warn;
 
-/// How often an upload is tried.
-const ATTEMPTS: u32 = 5;
-const FIRST_DELAY: Duration = Duration::from_millis(200);
+/// How often an upload or a download is tried.
+pub(crate) const ATTEMPTS: u32 = 5;
+pub(crate) const FIRST_DELAY: Duration = Duration::from_millis(200);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const ATTEMPT_TIMEOUT: Duration = Duration::from_mins(1);
 
@@ -58,6 +58,16 @@ impl UploadError {
     }
 }
 
+/// An HTTP client for links.
+pub(crate) fn link_client() -> Result<Client, reqwest::Error> {
+    Client::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .timeout(ATTEMPT_TIMEOUT)
+        // A link is for its own host alone.
+        .redirect(Policy::none())
+        .build()
+}
+
 /// Uploads by link; clones share the connections.
 #[derive(Clone)]
 pub struct Uploader {
@@ -70,13 +80,7 @@ impl Uploader {
     /// # Errors
     /// When the system's certificates cannot be loaded.
     pub fn new() -> Result<Self, UploadError> {
-        let client = Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(ATTEMPT_TIMEOUT)
-            // A link is for its own host alone.
-            .redirect(Policy::none())
-            .build()
-            .map_err(UploadError::Client)?;
+        let client = link_client().map_err(UploadError::Client)?;
         Ok(Self { client })
     }
 

@@ -9,7 +9,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use likeness_blob::{Blob, BlobArgs, BlobError, ObjectKey, Prefix, UploadError, Uploader};
+use likeness_blob::{
+    Blob, BlobArgs, BlobError, DownloadError, Downloader, ObjectKey, Prefix, UploadError, Uploader,
+};
 use likeness_domain::render::ImageFormat;
 use likeness_test_support::{S3Access, TestContext};
 use reqwest::StatusCode;
@@ -244,6 +246,38 @@ async fn a_worker_uploads_by_link_alone() {
         );
     }
     assert_eq!(blob.get(&key, 10).await.unwrap(), "png");
+}
+
+#[tokio::test]
+async fn a_worker_downloads_by_link_alone() {
+    let (_context, blob) = fixture().await;
+    let key = ObjectKey::RenderStart {
+        tenant: Uuid::from_u128(1).into(),
+        render: Uuid::from_u128(9).into(),
+    };
+    put(&blob, key, "picture").await;
+    let downloader = Downloader::new().unwrap();
+    let link = blob.presign_get(&key, HOUR).await.unwrap();
+    assert_eq!(downloader.get(link.as_str(), 7).await.unwrap(), "picture");
+    let error = downloader.get(link.as_str(), 6).await.unwrap_err();
+    assert!(
+        matches!(error, DownloadError::TooLarge { limit: 6 }),
+        "{error}"
+    );
+    let bent = with_another_last_digit(link.as_str());
+    let error = downloader.get(&bent, 7).await.unwrap_err();
+    assert!(
+        matches!(error, DownloadError::Refused { status: 403 }) && error.is_retryable(),
+        "{error}"
+    );
+    blob.delete_prefix(&key.folder()).await.unwrap();
+    let error = downloader.get(link.as_str(), 7).await.unwrap_err();
+    assert!(
+        matches!(error, DownloadError::Gone) && !error.is_retryable(),
+        "{error}"
+    );
+    let error = downloader.get("no link", 7).await.unwrap_err();
+    assert!(matches!(error, DownloadError::Link), "{error}");
 }
 
 #[tokio::test]

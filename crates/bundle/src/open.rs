@@ -225,6 +225,15 @@ impl Bundle {
         })
     }
 
+    /// What finds faces in pictures: the detector of `[face]`, or the built-in one where there is no such section.
+    ///
+    /// # Errors
+    /// [`Error::MissingSection`] if the section names no detector.
+    pub fn face_detector(&self) -> Result<Detector, Error> {
+        let face = self.manifest.face.as_ref();
+        face.map_or(Ok(Detector::Frontal), |face| self.detector(face))
+    }
+
     fn detector(&self, face: &Face) -> Result<Detector, Error> {
         match (&face.detector, face.builtin) {
             (Some(path), _) => Ok(Detector::Onnx(path.below(&self.dir))),

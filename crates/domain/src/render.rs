@@ -72,6 +72,57 @@ impl ImageFormat {
     }
 }
 
+/// How much of a picture a render may change: above 0 and up to 1.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "f64", into = "f64")]
+pub struct Strength(f64);
+
+/// A number that is no [`Strength`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected a number above 0 and up to 1")]
+pub struct NoStrength;
+
+impl Strength {
+    /// The decimal number that a client wrote: 0.35 as such, and not as the nearest f32, which is less and would cost
+    /// one of 20 steps.
+    ///
+    /// # Errors
+    /// [`NoStrength`].
+    pub fn from_wire(value: f32) -> Result<Self, NoStrength> {
+        let decimal: f64 = value.to_string().parse().map_err(|_| NoStrength)?;
+        decimal.try_into()
+    }
+
+    /// The number.
+    pub const fn get(self) -> f64 {
+        self.0
+    }
+
+    /// How many of so many denoising steps are taken: the last ones.
+    pub fn steps_of(self, steps: u32) -> u32 {
+        (f64::from(steps) * self.0) as u32
+    }
+}
+
+impl TryFrom<f64> for Strength {
+    type Error = NoStrength;
+
+    fn try_from(value: f64) -> Result<Self, NoStrength> {
+        // NaN is neither.
+        if value > 0.0 && value <= 1.0 {
+            Ok(Self(value))
+        } else {
+            Err(NoStrength)
+        }
+    }
+}
+
+impl From<Strength> for f64 {
+    fn from(strength: Strength) -> Self {
+        strength.0
+    }
+}
+
 text_enum! {
     /// Who goes first among a tenant's own renders.
     Priority ("priority") {
@@ -132,9 +183,14 @@ pub struct RenderDraft {
     pub image_count: Option<i32>,
     /// The images' file format.
     pub output_format: Option<ImageFormat>,
+    /// How much of the start picture may change, where there is one.
+    pub init_strength: Option<f32>,
+    /// How much of small faces a second pass may change, where one is asked for.
+    pub face_strength: Option<f32>,
 }
 
-/// A render's parameters with every default filled in: all that decides the pictures, besides the coefficients.
+/// A render's parameters with every default filled in: all that decides the pictures, besides the coefficients and the
+/// picture to start from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RenderSpec {
     /// The model by the bundle's name for it.
@@ -163,6 +219,21 @@ pub struct RenderSpec {
     pub image_count: u32,
     /// The images' file format.
     pub output_format: ImageFormat,
+    /// How much of the picture to start from may change; absent: there is none, the start is noise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init_strength: Option<Strength>,
+    /// How much of small faces a second pass may change; absent: there is no second pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub face_strength: Option<Strength>,
+}
+
+impl RenderSpec {
+    /// The denoising steps that each image takes: fewer than `steps` where it starts from a picture. The second pass
+    /// over a face is not among them.
+    pub fn steps_taken(&self) -> u32 {
+        self.init_strength
+            .map_or(self.steps, |strength| strength.steps_of(self.steps))
+    }
 }
 
 impl RenderDraft {
@@ -177,18 +248,21 @@ impl RenderDraft {
         seed: u32,
     ) -> Result<RenderSpec, Vec<FieldViolation>> {
         let mut check = Check::default();
+        let steps = check.count("steps", self.steps, defaults.steps, MAX_STEPS);
         let spec = RenderSpec {
             model: model.to_owned(),
             id_scale: check.number("id_scale", self.id_scale, defaults.id_scale, 0.0, 2.0),
             base_scale: check.number("base_scale", self.base_scale, 0.0, 0.0, 2.0),
             seed: check.seed(self.seed, seed),
-            steps: check.count("steps", self.steps, defaults.steps, MAX_STEPS),
+            steps,
             guidance: check.number("guidance", self.guidance, defaults.guidance, 1.0, 30.0),
             scheduler: self.scheduler.unwrap_or(defaults.scheduler),
             width: check.side("width", self.width, defaults.width),
             height: check.side("height", self.height, defaults.height),
             image_count: check.count("image_count", self.image_count, 1, MAX_IMAGES),
             output_format: self.output_format.unwrap_or(ImageFormat::Png),
+            init_strength: check.strength("init_image.strength", self.init_strength, steps),
+            face_strength: check.strength("face_detail.strength", self.face_strength, steps),
             prompt: check.prompt("prompt", self.prompt),
             negative_prompt: self
                 .negative_prompt
@@ -240,6 +314,23 @@ impl Check {
             );
         }
         u32::try_from(value).unwrap_or(default)
+    }
+
+    fn strength(&mut self, field: &str, value: Option<f32>, steps: u32) -> Option<Strength> {
+        let strength = match Strength::from_wire(value?) {
+            Ok(strength) => strength,
+            Err(error) => {
+                self.report(field, error.to_string());
+                return None;
+            }
+        };
+        if strength.steps_of(steps) == 0 {
+            let expected = format!(
+                "too little for a single one of {steps} steps; expected at least 1/{steps}"
+            );
+            self.report(field, expected);
+        }
+        Some(strength)
     }
 
     fn seed(&mut self, value: Option<i64>, default: u32) -> i64 {
@@ -418,6 +509,37 @@ mod tests {
                 "{field}"
             );
         }
+    }
+
+    #[test]
+    fn a_strength_is_the_decimal_that_was_written_and_takes_a_step_at_least() {
+        let with = |init_strength, steps| {
+            let draft = RenderDraft {
+                init_strength: Some(init_strength),
+                steps: Some(steps),
+                ..RenderDraft::default()
+            };
+            draft.resolve("pocket", &defaults(), 0)
+        };
+        // As an f32 it is less than 0.35, which would be 6 of 20 steps.
+        let spec = with(0.35, 20).unwrap();
+        assert_eq!((spec.steps, spec.steps_taken()), (20, 7));
+        assert_eq!(with(1.0, 20).unwrap().steps_taken(), 20);
+        assert_eq!(with(0.05, 20).unwrap().steps_taken(), 1);
+        for wrong in [0.0, -0.5, 1.001, f32::NAN, f32::INFINITY, 0.049] {
+            let violations = with(wrong, 20).unwrap_err();
+            assert_eq!(violations[0].field, "render.init_image.strength", "{wrong}");
+        }
+        let none = RenderDraft::default().resolve("pocket", &defaults(), 0);
+        assert_eq!(none.unwrap().steps_taken(), 20);
+    }
+
+    #[test]
+    fn a_stored_strength_is_checked_again() {
+        let read = |json| serde_json::from_str::<Strength>(json).ok();
+        assert_eq!(read("0.35").map(Strength::get), Some(0.35));
+        assert_eq!(read("0"), None);
+        assert_eq!(read("1.5"), None);
     }
 
     #[test]

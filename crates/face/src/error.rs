@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use likeness_picture::{Excess, Refused};
+
 use crate::onnx::ModelRole;
 
 /// Bounds that a photo has to keep. All are checked before the work that they guard.
@@ -27,13 +29,11 @@ pub struct Limits {
 impl Default for Limits {
     /// Room for any phone's camera, and the quality below which an identity is not worth enrolling.
     fn default() -> Self {
+        let picture = likeness_picture::Limits::default();
         Self {
-            // A 50-megapixel JPEG at top quality has about 25 MB.
-            max_bytes: 32 << 20,
-            // 8192 × 6144, the largest common phone sensor: 151 MB once decoded.
-            max_pixels: 8192 * 6144,
-            // Panoramas are longer, but no portrait is; also WebP's own bound.
-            max_side: 16_383,
+            max_bytes: picture.max_bytes,
+            max_pixels: picture.max_pixels,
+            max_side: picture.max_side,
             // The recogniser sees 112 px across the face and CLIP 224: below 64 more than half of that is invented.
             min_face: 64,
             // A forehead or an ear may be cut off; without the mouth or an eye a face is another one to the recogniser.
@@ -42,6 +42,17 @@ impl Default for Limits {
             min_sharpness: 0.05,
             // Of 255: less light than this and the sensor's noise outweighs the features.
             min_brightness: 48.0,
+        }
+    }
+}
+
+impl Limits {
+    /// The bounds of the file.
+    pub(crate) fn picture(&self) -> likeness_picture::Limits {
+        likeness_picture::Limits {
+            max_bytes: self.max_bytes,
+            max_pixels: self.max_pixels,
+            max_side: self.max_side,
         }
     }
 }
@@ -102,36 +113,6 @@ pub enum Rejection {
     },
 }
 
-/// Which bound of [`Limits`] a photo exceeds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Excess {
-    /// The file's size in bytes: found, allowed.
-    Bytes(u64, u64),
-    /// The picture's number of pixels: found, allowed.
-    Pixels(u64, u64),
-    /// The picture's longer side in pixels: found, allowed.
-    Side(u32, u32),
-}
-
-impl fmt::Display for Excess {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Bytes(found, most) => {
-                write!(f, "the file has {found} bytes, at most {most} are read")
-            }
-            Self::Pixels(found, most) => {
-                write!(f, "the picture has {found} pixels, at most {most} are read")
-            }
-            Self::Side(found, most) => {
-                write!(
-                    f,
-                    "the picture's longer side has {found} pixels, at most {most} are read"
-                )
-            }
-        }
-    }
-}
-
 impl Rejection {
     /// The reason as API and database spell it.
     pub fn as_str(&self) -> &'static str {
@@ -152,11 +133,9 @@ impl Rejection {
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotAnImage => f.write_str(
-                "this is no picture, or a damaged or incomplete one; send a whole JPEG, PNG or WebP file",
-            ),
-            Self::UnsupportedFormat { hint } => f.write_str(hint),
-            Self::TooLarge(excess) => write!(f, "{excess}; send a smaller copy"),
+            Self::NotAnImage => Refused::NotAnImage.fmt(f),
+            Self::UnsupportedFormat { hint } => Refused::UnsupportedFormat { hint }.fmt(f),
+            Self::TooLarge(excess) => Refused::TooLarge(*excess).fmt(f),
             Self::NoFace => f.write_str(
                 "no face was found; send a photo with one face that looks towards the camera, upright and unobstructed",
             ),
@@ -191,6 +170,16 @@ impl fmt::Display for Rejection {
 }
 
 impl std::error::Error for Rejection {}
+
+impl From<Refused> for Rejection {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::NotAnImage => Self::NotAnImage,
+            Refused::UnsupportedFormat { hint } => Self::UnsupportedFormat { hint },
+            Refused::TooLarge(excess) => Self::TooLarge(excess),
+        }
+    }
+}
 
 /// A model or an argument that cannot work, whatever the photo.
 #[derive(Debug, thiserror::Error)]

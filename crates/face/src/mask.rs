@@ -3,9 +3,9 @@
 use image::{GrayImage, ImageBuffer, Luma, Pixel, Rgb, RgbImage};
 
 use crate::blur;
-use crate::decode::GREY;
 use crate::geometry::{CropRect, outline_square, widened};
 use crate::resample::bicubic;
+use likeness_picture::GREY;
 
 /// Side at which masks and faces are blurred, whatever the face's size.
 const BLUR_SIDE: u32 = 512;

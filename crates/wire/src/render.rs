@@ -3,7 +3,9 @@
 use likeness_domain::{
     Error, FieldViolation, RenderState,
     bundle::RenderDefaults,
-    render::{ImageFormat, Priority, RenderDraft, RenderProgress, RenderTimings, Scheduler},
+    render::{
+        ImageFormat, Priority, RenderDraft, RenderProgress, RenderTimings, Scheduler, Strength,
+    },
 };
 
 use crate::{time, v1};
@@ -137,11 +139,28 @@ pub fn draft(render: &v1::Render) -> Result<RenderDraft, Vec<FieldViolation>> {
             height: render.height,
             image_count: render.image_count,
             output_format,
+            init_strength: render.init_image.as_ref().map(|init| init.strength),
+            face_strength: render.face_detail.map(|detail| detail.strength),
         }),
         (scheduler, format) => Err([scheduler.err(), format.err()]
             .into_iter()
             .flatten()
             .collect()),
+    }
+}
+
+/// The start picture as sent back: how much of it may change. The picture itself is input only.
+pub fn init_image(strength: Strength) -> v1::InitImage {
+    v1::InitImage {
+        image: Vec::new().into(),
+        strength: strength.get() as f32,
+    }
+}
+
+/// The second pass over faces as sent back.
+pub fn face_detail(strength: Strength) -> v1::FaceDetail {
+    v1::FaceDetail {
+        strength: strength.get() as f32,
     }
 }
 
@@ -156,8 +175,6 @@ pub fn refuse_unbuilt(render: &v1::Render) -> Result<(), Error> {
             render.base_scale.is_some_and(|scale| scale != 0.0),
             "render.base_scale",
         ),
-        (render.init_image.is_some(), "render.init_image"),
-        (render.face_detail.is_some(), "render.face_detail"),
         (render.best_of.is_some(), "render.best_of"),
         (render.webhook.is_some(), "render.webhook"),
     ];
@@ -224,6 +241,26 @@ mod tests {
             ..v1::Render::default()
         };
         assert_eq!(draft(&render).unwrap_err().len(), 2);
+    }
+
+    #[test]
+    fn strengths_go_out_as_they_came_in_and_pictures_do_not() {
+        let render = v1::Render {
+            init_image: Some(v1::InitImage {
+                image: vec![1, 2, 3].into(),
+                strength: 0.35,
+            }),
+            face_detail: Some(v1::FaceDetail { strength: 0.4 }),
+            ..v1::Render::default()
+        };
+        refuse_unbuilt(&render).unwrap();
+        let draft = draft(&render).unwrap();
+        let [init, face] = [draft.init_strength, draft.face_strength]
+            .map(|strength| Strength::from_wire(strength.unwrap()).unwrap());
+        assert_eq!(face_detail(face), render.face_detail.unwrap());
+        let sent = init_image(init);
+        assert!(sent.image.is_empty());
+        assert!((sent.strength - 0.35).abs() < f32::EPSILON);
     }
 
     #[test]

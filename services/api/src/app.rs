@@ -29,7 +29,7 @@ pub struct App {
 /// What requests may ask for.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// A photo's bytes.
+    /// The bytes of a photo, or of a picture to start from.
     pub photo_bytes: usize,
     /// Photos in one request.
     pub photos_per_request: usize,

@@ -29,7 +29,7 @@ use crate::{
     slider::Sliders,
 };
 
-/// The largest message taken in: some photos at once. Larger ones come through UploadPhoto.
+/// The largest message taken in: some photos at once, or a render's start picture. More photos come through UploadPhoto.
 const MAX_MESSAGE: usize = 64 << 20;
 
 /// How long load balancers get to see NOT_SERVING before connections are drained.
@@ -154,7 +154,7 @@ impl Server {
             .add_service(
                 IdentityServiceServer::new(identities).max_decoding_message_size(MAX_MESSAGE),
             )
-            .add_service(RenderServiceServer::new(renders))
+            .add_service(RenderServiceServer::new(renders).max_decoding_message_size(MAX_MESSAGE))
             .add_service(SliderServiceServer::new(Sliders))
             .add_service(AdminServiceServer::new(Admin {
                 app: self.app.clone(),

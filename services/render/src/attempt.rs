@@ -16,17 +16,20 @@ use likeness_queue::{
     FinishRequest, Grant, Preview, Progress, QueueError, Refusal, RenderPrompt, RenewReply,
     RenewRequest, Upload, WorkOutcome,
 };
+use likeness_sdxl::Init;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    engine::{Failure, Job, Painted, Slot},
+    engine::{Failure, Job, Painted, Slot, start},
     server::Render,
     stop::{Stop, StopReason},
 };
 
 /// How long an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// How long reading a picture to start from may take: the models wait for it.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(20);
 /// The first and the longest wait between two tries of a report.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -45,7 +48,7 @@ pub async fn work_on(
     let told = match claim(render, &message).await {
         Ok(ClaimReply::Granted(grant)) => {
             let _ = claimed.send(grant.spec.clone());
-            let attempt = Attempt::new(render, message.render, grant, asked);
+            let attempt = Attempt::new(render, message.render, *grant, asked);
             attempt.run(&prompt, slot, hard).await;
             prompt.ack().await
         }
@@ -137,11 +140,12 @@ impl<'a> Attempt<'a> {
     }
 
     async fn paint(&self, slot: Slot) -> Result<Painted, Failure> {
-        let sets = self.coefficients().await?;
+        let (sets, init) = tokio::try_join!(self.coefficients(), self.init())?;
         let (progress, steps) = mpsc::unbounded_channel();
         let job = Job {
             spec: self.grant.spec.clone(),
             sets,
+            init,
             stop: self.stop.clone(),
             progress,
         };
@@ -173,6 +177,46 @@ impl<'a> Attempt<'a> {
                 tracing::debug!(%error, "progress was not sent");
             }
         }
+    }
+
+    /// The picture to start from, as the model takes it.
+    async fn init(&self) -> Result<Option<Init>, Failure> {
+        let Some(strength) = self.grant.spec.init_strength else {
+            return Ok(None);
+        };
+        let file = self.start_picture().await?;
+        let spec = self.grant.spec.clone();
+        let decoded = tokio::task::spawn_blocking(move || start::init(&file, &spec, strength));
+        let decoded = decoded.await.map_err(|error| Failure::Transient {
+            reason: "START_PICTURE_NOT_DECODED",
+            message: error.to_string(),
+        });
+        decoded?.map(Some)
+    }
+
+    async fn start_picture(&self) -> Result<Bytes, Failure> {
+        let transient = |message: String| Failure::Transient {
+            reason: "START_PICTURE_NOT_FETCHED",
+            message,
+        };
+        let Some(url) = &self.grant.start_url else {
+            return Err(transient("the claim came without its link".to_owned()));
+        };
+        let fetch = self.render.downloader.get(url, start::most_bytes());
+        let fetched = tokio::select! {
+            fetched = tokio::time::timeout(FETCH_TIMEOUT, fetch) => fetched,
+            reason = self.stop.asked() => return Err(Failure::Stopped(reason)),
+        };
+        let Ok(fetched) = fetched else {
+            return Err(transient(format!("not read within {FETCH_TIMEOUT:?}")));
+        };
+        fetched.map_err(|error| match error {
+            error if error.is_retryable() => transient(error.to_string()),
+            error => Failure::Permanent {
+                reason: "START_PICTURE_GONE",
+                message: format!("the picture to start from: {error}; create the render again"),
+            },
+        })
     }
 
     async fn coefficients(&self) -> Result<Vec<(Coefficients, f32)>, Failure> {

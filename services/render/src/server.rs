@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use chrono::{DateTime, Utc};
 use clap::Args;
-use likeness_blob::Uploader;
+use likeness_blob::{Downloader, Uploader};
 use likeness_bundle::Bundle;
 use likeness_domain::{Clock as _, SystemClock, bundle::BundleSummary};
 use likeness_queue::{PoolName, Queue, QueueArgs};
@@ -46,6 +46,8 @@ pub struct Render {
     pub queue: Queue,
     /// Puts images into storage.
     pub uploader: Uploader,
+    /// Reads the pictures that renders start from.
+    pub downloader: Downloader,
     /// The models.
     pub engine: Engine,
     /// Images painted at a time, at most.
@@ -86,6 +88,7 @@ impl Render {
         Ok(Self {
             queue,
             uploader: Uploader::new()?,
+            downloader: Downloader::new()?,
             engine,
             max_batch,
             pool: pool_of(&bundle, &compute.class)?,

@@ -8,7 +8,9 @@ use likeness_domain::{
     RenderId, RenderState, WorkerKind,
     bundle::{BundleSummary, RenderDefaults},
     coefficients::Coefficients,
-    render::{ImageFormat, RenderProgress, RenderSpec, RenderTimings, RenderedImage, Scheduler},
+    render::{
+        ImageFormat, RenderProgress, RenderSpec, RenderTimings, RenderedImage, Scheduler, Strength,
+    },
 };
 use uuid::Uuid;
 
@@ -75,6 +77,8 @@ fn grant() -> Grant {
             height: 320,
             image_count: 1,
             output_format: ImageFormat::Png,
+            init_strength: None,
+            face_strength: None,
         },
         expire_time: DateTime::from_timestamp(1_800_000_000, 0).unwrap(),
         coefficient_sets: vec![0.25, 0.75],
@@ -83,6 +87,7 @@ fn grant() -> Grant {
             content_type: "image/png".to_owned(),
         }],
         upload_expire: DateTime::from_timestamp(1_800_000_600, 0).unwrap(),
+        start_url: None,
     }
 }
 
@@ -105,7 +110,7 @@ fn claims() {
         r#"{"v":1,"answer":"REFUSED","reason":"STALE_PUBLICATION"}"#,
     );
     frozen(
-        &ClaimReply::Granted(grant()),
+        &ClaimReply::Granted(Box::new(grant())),
         concat!(
             r#"{"v":1,"answer":"GRANTED","attempt":3,"lease_seconds":30,"spec":{"model":"pocket","#,
             r#""id_scale":0.8,"base_scale":0.0,"prompt":"SECRET-PROMPT","negative_prompt":null,"#,
@@ -114,6 +119,35 @@ fn claims() {
             r#""expire_time":"2027-01-15T08:00:00Z","coefficient_sets":[0.25,0.75],"#,
             r#""uploads":[{"url":"https://s3/SECRET-LINK","content_type":"image/png"}],"#,
             r#""upload_expire":"2027-01-15T08:10:00Z"}"#,
+        ),
+    );
+}
+
+#[test]
+fn claims_of_renders_with_options() {
+    let plain = grant();
+    let spec = RenderSpec {
+        init_strength: Some(Strength::try_from(0.35).unwrap()),
+        face_strength: Some(Strength::try_from(0.4).unwrap()),
+        ..plain.spec.clone()
+    };
+    let grant = Grant {
+        spec,
+        start_url: Some("https://s3/SECRET-START".to_owned()),
+        ..plain
+    };
+    assert!(!format!("{grant:?}").contains("SECRET"));
+    frozen(
+        &ClaimReply::Granted(Box::new(grant)),
+        concat!(
+            r#"{"v":1,"answer":"GRANTED","attempt":3,"lease_seconds":30,"spec":{"model":"pocket","#,
+            r#""id_scale":0.8,"base_scale":0.0,"prompt":"SECRET-PROMPT","negative_prompt":null,"#,
+            r#""seed":42,"steps":20,"guidance":3.5,"scheduler":"dpmpp_2m_karras","width":256,"#,
+            r#""height":320,"image_count":1,"output_format":"png","init_strength":0.35,"#,
+            r#""face_strength":0.4},"expire_time":"2027-01-15T08:00:00Z","#,
+            r#""coefficient_sets":[0.25,0.75],"#,
+            r#""uploads":[{"url":"https://s3/SECRET-LINK","content_type":"image/png"}],"#,
+            r#""upload_expire":"2027-01-15T08:10:00Z","start_url":"https://s3/SECRET-START"}"#,
         ),
     );
 }
@@ -406,7 +440,11 @@ fn another_version_is_told_from_damage() {
 
 #[test]
 fn nothing_secret_shows_in_debug_or_errors() {
-    let debug = format!("{:?} {:?}", ClaimReply::Granted(grant()), coefficients());
+    let debug = format!(
+        "{:?} {:?}",
+        ClaimReply::Granted(Box::new(grant())),
+        coefficients()
+    );
     assert!(!debug.contains("SECRET"), "{debug}");
     let wrong = r#"{"v":1,"render":"SECRET-TEXT","publication":1}"#;
     let error = RenderPrompt::decode(&no_header, wrong.as_bytes()).unwrap_err();

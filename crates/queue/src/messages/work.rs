@@ -45,7 +45,7 @@ pub struct ClaimRequest {
 #[serde(tag = "answer", rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum ClaimReply {
     /// It may: the render is its own while the lease holds.
-    Granted(Grant),
+    Granted(Box<Grant>),
     /// It may not: acknowledge the prompt and go on.
     Refused {
         /// Why.
@@ -91,6 +91,9 @@ pub struct Grant {
     pub uploads: Vec<Upload>,
     /// When the links stop working.
     pub upload_expire: DateTime<Utc>,
+    /// A presigned link for GET: the picture to start from, where the render has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_url: Option<String>,
 }
 
 impl fmt::Debug for Grant {

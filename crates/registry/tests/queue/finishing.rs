@@ -2,9 +2,9 @@
 
 use likeness_domain::{
     AttemptOutcome, ErrorKind, RenderState,
-    render::{RenderTimings, RenderedImage},
+    render::{RenderTimings, RenderedImage, Strength},
 };
-use likeness_registry::renders::{self, Finish, Outcome, StoredImage};
+use likeness_registry::renders::{self, Finish, NewRender, Outcome, StoredImage};
 
 use crate::world::{POLICY, World, at, failed, image, succeeded};
 
@@ -173,6 +173,33 @@ async fn what_losing_attempts_uploaded_is_erased_once_their_links_have_ended() {
         .await
         .unwrap();
     assert_eq!((soon.len(), later.len()), (0, 1));
+}
+
+#[tokio::test]
+async fn a_start_picture_is_erased_when_its_render_is_over() {
+    let world = World::new().await;
+    let half = Strength::try_from(0.5).ok();
+    let starting = |new: &mut NewRender| new.spec.init_strength = half;
+    let cancelled = world.queue(&world.draft(starting)).await;
+    let tenant = world.enrolled.tenant;
+    assert!(world.erasures().await.is_empty());
+    let ended = renders::cancel(&mut *world.conn().await, tenant, cancelled, at(5)).await;
+    let start = |render| format!("tenants/{tenant}/renders/{render}/start/");
+    assert_eq!(ended.unwrap().state, RenderState::Cancelled);
+    assert_eq!(world.erasures().await, [start(cancelled)]);
+
+    let id = world.queue(&world.draft(starting)).await;
+    let grant = world.claim_again(at(10)).await;
+    assert_eq!(grant.render.spec.init_strength, half);
+    world.finish(&grant, &failed(true), at(11)).await;
+    assert!(
+        !world.erasures().await.contains(&start(id)),
+        "another attempt needs it"
+    );
+    let grant = world.claim_again(at(100)).await;
+    world.finish(&grant, &succeeded(), at(101)).await;
+    let due = likeness_registry::erasures::due(&mut *world.conn().await, 10, at(101)).await;
+    assert_eq!(due.unwrap(), [start(cancelled), start(id)]);
 }
 
 #[tokio::test]

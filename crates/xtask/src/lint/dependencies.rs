@@ -10,7 +10,7 @@ const PREFIX: &str = "likeness-";
 
 /// Which of our crates each may depend on. One that is missing here is an error: it has no place
 /// in the architecture yet.
-const ALLOWED: [(&str, &[&str]); 19] = [
+const ALLOWED: [(&str, &[&str]); 20] = [
     ("domain", &[]),
     ("checkpoint", &[]),
     ("runtime", &[]),
@@ -19,13 +19,16 @@ const ALLOWED: [(&str, &[&str]); 19] = [
     ("registry", &["domain"]),
     ("queue", &["domain"]),
     ("blob", &["domain"]),
-    ("face", &["domain"]),
+    ("picture", &[]),
+    ("face", &["domain", "picture"]),
     ("hyperlora", &["domain"]),
     ("sdxl", &["checkpoint", "domain"]),
     ("bundle", &["checkpoint", "domain"]),
     (
         "api",
-        &["blob", "domain", "queue", "registry", "runtime", "wire"],
+        &[
+            "blob", "domain", "picture", "queue", "registry", "runtime", "wire",
+        ],
     ),
     (
         "dispatch",
@@ -51,7 +54,9 @@ const ALLOWED: [(&str, &[&str]); 19] = [
             "blob",
             "bundle",
             "domain",
+            "face",
             "hyperlora",
+            "picture",
             "queue",
             "runtime",
             "sdxl",

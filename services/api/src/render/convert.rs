@@ -54,6 +54,8 @@ fn parameters(row: &Render) -> v1::Render {
         height: Some(signed(spec.height)),
         image_count: Some(signed(spec.image_count)),
         output_format: wire::image_format(spec.output_format).into(),
+        init_image: spec.init_strength.map(wire::init_image),
+        face_detail: spec.face_strength.map(wire::face_detail),
         priority: wire::priority(row.priority).into(),
         expire_time: Some(time::to_proto(row.expire_time)),
         labels: row.labels.clone(),

@@ -1,7 +1,9 @@
 //! Taking a render in: everything is checked and pinned, then one row is inserted. OK means durable.
 
 use likeness_domain::{
-    Error, ErrorKind, IdentityId, RenderId, TenantId, labels,
+    Error, ErrorKind, FieldViolation, IdentityId, RenderId, TenantId,
+    bundle::RenderDefaults,
+    labels,
     render::{RenderDraft, RenderSpec, resolve_expire_time, resolve_weights},
 };
 use likeness_registry::{
@@ -15,7 +17,10 @@ use likeness_wire::{render as wire, time, v1};
 use prost::Message as _;
 use ring::rand::{SecureRandom, SystemRandom};
 
-use super::convert;
+use super::{
+    convert,
+    start::{StartPicture, Stored},
+};
 use crate::{app::App, auth, events, replay};
 
 /// Seconds that a denoising step of one megapixel is guessed to take, until workers report better.
@@ -27,6 +32,13 @@ const RATE_WAIT: std::time::Duration = std::time::Duration::from_secs(15);
 /// Seconds around the steps: claim, synthesis, merge, decoding, upload.
 const SECONDS_PER_RENDER: f32 = 0.5;
 
+/// What a request asks for, its start picture apart.
+struct Wanted {
+    render: v1::Render,
+    /// The picture to start from.
+    start: Option<StartPicture>,
+}
+
 /// Takes a render in, or returns the one that the same request made before.
 pub async fn create(
     app: &App,
@@ -34,34 +46,76 @@ pub async fn create(
     request: v1::CreateRenderRequest,
 ) -> Result<v1::CreateRenderResponse, Error> {
     auth::check_parent(tenant, &request.parent)?;
-    let wanted = request.render.unwrap_or_default();
-    wire::refuse_unbuilt(&wanted)?;
+    let mut render = request.render.unwrap_or_default();
+    wire::refuse_unbuilt(&render)?;
+    let start = StartPicture::take(app, &mut render);
+    let wanted = Wanted { render, start };
     if request.validate_only {
         return validate(app, tenant, &wanted).await;
     }
-    let payload = wanted.encode_to_vec();
-    let replay = replay::Request::new(
-        Some(tenant),
-        "CreateRender",
-        &request.request_id,
-        &[&payload],
-    )?;
-    let mut tx = app.begin().await?;
-    let row = match replay.begin(&mut tx, app).await? {
-        Some(ids) => first(&mut tx, tenant, &ids).await?,
-        None => {
-            let new = check(app, &mut tx, tenant, &wanted).await?;
-            let row = renders::create(&mut tx, &new, app.clock.now()).await?;
-            replay.record(&mut tx, &[row.id.0]).await?;
-            row
-        }
-    };
-    app.commit(tx).await?;
+    let payload = wanted.render.encode_to_vec();
+    let mut parts = vec![payload.as_slice()];
+    parts.extend(wanted.start.as_ref().map(|start| start.file.as_ref()));
+    let replay = replay::Request::new(Some(tenant), "CreateRender", &request.request_id, &parts)?;
+    let row = take_in(app, tenant, &wanted, &replay).await?;
     events::wake_dispatch(app).await;
     Ok(v1::CreateRenderResponse {
         render: Some(convert::render(app, &row).await?),
         estimate: None,
     })
+}
+
+/// Inserts a render, or returns the one that the same request made before. Its start picture goes to storage first: a
+/// render without its picture would be lost, a picture without its render is swept.
+async fn take_in(
+    app: &App,
+    tenant: TenantId,
+    wanted: &Wanted,
+    replay: &replay::Request<'_>,
+) -> Result<Render, Error> {
+    let id = RenderId::generate(app.clock.as_ref());
+    let stored = match &wanted.start {
+        None => None,
+        Some(picture) => {
+            if let Some(row) = made_before(app, tenant, wanted, replay).await? {
+                return Ok(row);
+            }
+            Some(Stored::put(app, tenant, id, picture).await?)
+        }
+    };
+    let mut tx = app.begin().await?;
+    let row = match replay.begin(&mut tx, app).await? {
+        // Where a concurrent twin was first, its picture counts, and this one is swept.
+        Some(ids) => first(&mut tx, tenant, &ids).await?,
+        None => {
+            let new = check(app, &mut tx, tenant, wanted, id).await?;
+            let row = renders::create(&mut tx, &new, app.clock.now()).await?;
+            replay.record(&mut tx, &[row.id.0]).await?;
+            if let Some(stored) = stored {
+                stored.keep(&mut tx).await?;
+            }
+            row
+        }
+    };
+    app.commit(tx).await?;
+    Ok(row)
+}
+
+/// The render that the same request made before. One that may not be made is refused here, before its picture is moved.
+async fn made_before(
+    app: &App,
+    tenant: TenantId,
+    wanted: &Wanted,
+    replay: &replay::Request<'_>,
+) -> Result<Option<Render>, Error> {
+    // Never committed: only a look.
+    let mut tx = app.begin().await?;
+    if let Some(ids) = replay.begin(&mut tx, app).await? {
+        return first(&mut tx, tenant, &ids).await.map(Some);
+    }
+    let id = RenderId::generate(app.clock.as_ref());
+    check(app, &mut tx, tenant, wanted, id).await?;
+    Ok(None)
 }
 
 async fn first(
@@ -80,11 +134,12 @@ async fn first(
 async fn validate(
     app: &App,
     tenant: TenantId,
-    wanted: &v1::Render,
+    wanted: &Wanted,
 ) -> Result<v1::CreateRenderResponse, Error> {
     // Never committed.
     let mut tx = app.begin().await?;
-    let new = check(app, &mut tx, tenant, wanted).await?;
+    let id = RenderId::generate(app.clock.as_ref());
+    let new = check(app, &mut tx, tenant, wanted, id).await?;
     let place = renders::window(&mut tx, &new.pool).await?;
     let row = renders::create(&mut tx, &new, app.clock.now()).await?;
     let mut render = convert::render(app, &row).await?;
@@ -105,24 +160,27 @@ async fn check(
     app: &App,
     conn: &mut PgConnection,
     tenant: TenantId,
-    wanted: &v1::Render,
+    wanted: &Wanted,
+    id: RenderId,
 ) -> Result<NewRender, Error> {
-    let placement = place(conn, &wanted.model).await?;
-    let spec = parameters(wanted, &placement)?;
+    let Wanted { render, start } = wanted;
+    let placement = place(conn, &render.model).await?;
+    let wrong_start = start.as_ref().and_then(StartPicture::violation);
+    let spec = parameters(render, &placement, wrong_start)?;
     let now = app.clock.now();
     check_quota(conn, tenant, now).await?;
-    let requested = read_time("render.expire_time", wanted.expire_time)?;
+    let requested = read_time("render.expire_time", render.expire_time)?;
     Ok(NewRender {
-        id: RenderId::generate(app.clock.as_ref()),
+        id,
         tenant_id: tenant,
-        priority: wire::priority_from(wanted.priority).map_err(one)?,
-        cost_seconds: estimate(&spec),
-        identities: pin(conn, tenant, wanted, &placement.bundle.encoder).await?,
+        priority: wire::priority_from(render.priority).map_err(one)?,
+        cost_seconds: estimate(&spec, &placement.bundle.defaults),
+        identities: pin(conn, tenant, render, &placement.bundle.encoder).await?,
         bundle: placement.bundle.digest,
         pool: placement.pool,
         spec,
-        labels: checked_labels(wanted)?,
-        run_after: read_time("render.start_time", wanted.start_time)?,
+        labels: checked_labels(render)?,
+        run_after: read_time("render.start_time", render.start_time)?,
         expire_time: resolve_expire_time(requested, now).map_err(one)?,
         retry_of: None,
     })
@@ -139,15 +197,26 @@ async fn place(conn: &mut PgConnection, model: &str) -> Result<Placement, Error>
     })
 }
 
-fn parameters(wanted: &v1::Render, placement: &Placement) -> Result<RenderSpec, Error> {
+/// The parameters with every default filled in; all that is wrong is told at once, the start picture included.
+fn parameters(
+    wanted: &v1::Render,
+    placement: &Placement,
+    wrong_start: Option<FieldViolation>,
+) -> Result<RenderSpec, Error> {
     let draft: RenderDraft = wire::draft(wanted).map_err(Error::invalid)?;
     let seed = match draft.seed {
         Some(_) => 0,
         None => random_seed()?,
     };
-    draft
-        .resolve(&placement.model, &placement.bundle.defaults, seed)
-        .map_err(Error::invalid)
+    let spec = draft.resolve(&placement.model, &placement.bundle.defaults, seed);
+    match (spec, wrong_start) {
+        (Ok(spec), None) => Ok(spec),
+        (Ok(_), Some(wrong)) => Err(one(wrong)),
+        (Err(mut violations), wrong) => {
+            violations.extend(wrong);
+            Err(Error::invalid(violations))
+        }
+    }
 }
 
 fn random_seed() -> Result<u32, Error> {
@@ -159,11 +228,16 @@ fn random_seed() -> Result<u32, Error> {
 }
 
 /// A guess at the seconds of a worker's time; two UNet passes a step where there is guidance.
-fn estimate(spec: &RenderSpec) -> f32 {
-    let megapixels = (spec.width * spec.height) as f32 / 1e6;
+/// A second pass over faces counts as one face of the model's own size in each image.
+fn estimate(spec: &RenderSpec, defaults: &RenderDefaults) -> f32 {
+    let megapixels = |width: u32, height: u32| (width * height) as f32 / 1e6;
     let passes = if spec.guidance > 1.0 { 1.0 } else { 0.5 };
-    let steps = (spec.steps * spec.image_count) as f32;
-    SECONDS_PER_RENDER + SECONDS_PER_MEGAPIXEL_STEP * megapixels * passes * steps
+    let face_steps = spec
+        .face_strength
+        .map_or(0, |strength| strength.steps_of(spec.steps));
+    let work = megapixels(spec.width, spec.height) * spec.steps_taken() as f32
+        + megapixels(defaults.width, defaults.height) * face_steps as f32;
+    SECONDS_PER_RENDER + SECONDS_PER_MEGAPIXEL_STEP * passes * work * spec.image_count as f32
 }
 
 /// Refuses what is over the tenant's limits on waiting renders and on renders a minute.
@@ -273,16 +347,13 @@ fn read_time(
         .map_err(one)
 }
 
-fn one(violation: likeness_domain::FieldViolation) -> Error {
+fn one(violation: FieldViolation) -> Error {
     Error::invalid(vec![violation])
 }
 
 #[cfg(test)]
 mod tests {
-    use likeness_domain::{
-        bundle::RenderDefaults,
-        render::{RenderDraft, Scheduler},
-    };
+    use likeness_domain::render::{RenderDraft, Scheduler};
 
     use super::*;
 
@@ -296,19 +367,32 @@ mod tests {
             width: 1024,
             height: 1024,
         };
-        let spec = |count| {
-            let draft = RenderDraft {
-                image_count: Some(count),
-                ..RenderDraft::default()
-            };
-            draft.resolve("m", &defaults, 0).unwrap()
+        let cost = |draft: RenderDraft| {
+            let spec = draft.resolve("m", &defaults, 0).unwrap();
+            estimate(&spec, &defaults)
         };
-        assert!(estimate(&spec(2)) > estimate(&spec(1)));
-        assert!(
-            estimate(&RenderSpec {
-                guidance: 1.0,
-                ..spec(1)
-            }) < estimate(&spec(1))
-        );
+        let plain = cost(RenderDraft::default());
+        let dearer = [
+            RenderDraft {
+                image_count: Some(2),
+                ..RenderDraft::default()
+            },
+            RenderDraft {
+                face_strength: Some(0.4),
+                ..RenderDraft::default()
+            },
+        ];
+        let cheaper = [
+            RenderDraft {
+                guidance: Some(1.0),
+                ..RenderDraft::default()
+            },
+            RenderDraft {
+                init_strength: Some(0.5),
+                ..RenderDraft::default()
+            },
+        ];
+        assert!(dearer.into_iter().all(|draft| cost(draft) > plain));
+        assert!(cheaper.into_iter().all(|draft| cost(draft) < plain));
     }
 }

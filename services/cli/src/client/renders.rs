@@ -113,6 +113,15 @@ pub struct CreateArgs {
     /// png, jpeg or webp.
     #[arg(long)]
     format: Option<ImageFormat>,
+    /// Start from this picture: JPEG, PNG or WebP. It is scaled to cover the size and cropped around its centre.
+    #[arg(long, value_name = "FILE")]
+    init: Option<PathBuf>,
+    /// How much of the picture to start from may change, above 0 and up to 1.
+    #[arg(long, value_name = "S", default_value_t = 0.7, requires = "init")]
+    strength: f32,
+    /// Paint small faces once more at the model's own resolution, changing so much of them: above 0 and up to 1.
+    #[arg(long, value_name = "S")]
+    face_detail: Option<f32>,
     /// INTERACTIVE, NORMAL or BULK.
     #[arg(long)]
     priority: Option<Priority>,
@@ -184,6 +193,7 @@ pub async fn renders(command: RendersCommand, output: Output) -> Result<(), Fail
 }
 
 async fn create(args: CreateArgs, output: Output) -> Result<(), Failure> {
+    let init_image = start_picture(&args)?;
     let render = v1::Render {
         model: args.model,
         identities: args.identities,
@@ -206,6 +216,8 @@ async fn create(args: CreateArgs, output: Output) -> Result<(), Failure> {
             .priority
             .map_or(0, |priority| wire::priority(priority).into()),
         labels: args.labels.into_iter().collect(),
+        init_image,
+        face_detail: args.face_detail.map(|strength| v1::FaceDetail { strength }),
         ..v1::Render::default()
     };
     let request = v1::CreateRenderRequest {
@@ -226,6 +238,18 @@ async fn create(args: CreateArgs, output: Output) -> Result<(), Failure> {
         return ended(&follow(&args.client, &render.name).await?, output);
     }
     show(&render, output)
+}
+
+fn start_picture(args: &CreateArgs) -> Result<Option<v1::InitImage>, Failure> {
+    let Some(path) = &args.init else {
+        return Ok(None);
+    };
+    let image = fs::read(path)
+        .map_err(|error| Failure::new(format!("cannot read {}: {error}", path.display())))?;
+    Ok(Some(v1::InitImage {
+        image: image.into(),
+        strength: args.strength,
+    }))
 }
 
 /// Shows a render that is over; one that did not succeed fails the command.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use likeness_blob::ObjectKey;
 use likeness_domain::{Error, RenderState};
 use likeness_queue::{ClaimReply, ClaimRequest, Grant, Refusal, Upload};
-use likeness_registry::renders::{self, Claimed};
+use likeness_registry::renders::{self, Claimed, Render};
 
 use super::{signed, unsigned};
 use crate::{events, server::Dispatch};
@@ -29,7 +29,7 @@ pub async fn claim(dispatch: Dispatch, request: ClaimRequest) -> Result<ClaimRep
             let grant = reply(&dispatch, &grant).await?;
             dispatch.commit(tx).await?;
             events::render_changed(&dispatch, request.render, RenderState::Running).await;
-            Ok(ClaimReply::Granted(grant))
+            Ok(ClaimReply::Granted(Box::new(grant)))
         }
         Claimed::Refused(refusal) => {
             dispatch.commit(tx).await?;
@@ -71,17 +71,35 @@ async fn reply(dispatch: &Dispatch, grant: &renders::Grant) -> Result<Grant, Err
             .collect(),
         uploads: uploads(dispatch, grant).await?,
         upload_expire: dispatch.clock.now() + policy.upload_ttl,
+        start_url: start_url(dispatch, &grant.render).await?,
     })
+}
+
+/// A link to the picture that the render starts from, if it has one.
+async fn start_url(dispatch: &Dispatch, render: &Render) -> Result<Option<String>, Error> {
+    if render.spec.init_strength.is_none() {
+        return Ok(None);
+    }
+    let key = ObjectKey::RenderStart {
+        tenant: render.tenant_id,
+        render: render.id,
+    };
+    let link = dispatch.blob.presign_get(&key, link_ttl(dispatch)).await?;
+    Ok(Some(link.into()))
+}
+
+fn link_ttl(dispatch: &Dispatch) -> Duration {
+    dispatch
+        .policy
+        .upload_ttl
+        .to_std()
+        .unwrap_or(Duration::ZERO)
 }
 
 /// One upload link for each image; their keys hold the attempt, so that a stale one can replace nothing.
 async fn uploads(dispatch: &Dispatch, grant: &renders::Grant) -> Result<Vec<Upload>, Error> {
     let spec = &grant.render.spec;
-    let ttl = dispatch
-        .policy
-        .upload_ttl
-        .to_std()
-        .unwrap_or(Duration::ZERO);
+    let ttl = link_ttl(dispatch);
     let mut uploads = Vec::with_capacity(spec.image_count as usize);
     for position in 0..spec.image_count {
         let key = ObjectKey::RenderImage {

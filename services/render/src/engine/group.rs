@@ -10,6 +10,7 @@ pub struct Kind {
     width: u32,
     height: u32,
     steps: u32,
+    steps_taken: u32,
     scheduler: Scheduler,
     guided: bool,
 }
@@ -22,6 +23,7 @@ impl Kind {
             width: spec.width,
             height: spec.height,
             steps: spec.steps,
+            steps_taken: spec.steps_taken(),
             scheduler: spec.scheduler,
             guided: spec.guidance > 1.0,
         }
@@ -85,7 +87,7 @@ pub fn told(first: u32, end: u32, step: u32, steps: u32) -> (u32, u32) {
 
 #[cfg(test)]
 pub mod tests {
-    use likeness_domain::render::ImageFormat;
+    use likeness_domain::render::{ImageFormat, Strength};
 
     use super::*;
 
@@ -105,6 +107,8 @@ pub mod tests {
             height: 64,
             image_count: 1,
             output_format: ImageFormat::Png,
+            init_strength: None,
+            face_strength: None,
         }
     }
 
@@ -128,13 +132,14 @@ pub mod tests {
 
     #[test]
     fn every_part_of_the_kind_counts() {
-        let changes: [fn(&mut RenderSpec); 6] = [
+        let changes: [fn(&mut RenderSpec); 7] = [
             |spec| spec.model = "other".to_owned(),
             |spec| spec.width = 72,
             |spec| spec.height = 72,
             |spec| spec.steps = 4,
             |spec| spec.scheduler = Scheduler::Ddim,
             |spec| spec.guidance = 1.0,
+            |spec| spec.init_strength = Strength::try_from(0.5).ok(),
         ];
         for change in changes {
             let mut other = spec();

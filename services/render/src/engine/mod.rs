@@ -1,10 +1,15 @@
 //! From a render's parameters and coefficients to image files. One OS thread owns the models.
 
+mod detail;
 mod encode;
+mod faces;
 mod group;
 mod intake;
 mod models;
+#[cfg(test)]
+mod options_tests;
 mod paint;
+pub mod start;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +30,7 @@ use likeness_domain::{
     coefficients::Coefficients,
     render::{RenderProgress, RenderSpec, RenderTimings, RenderedImage},
 };
+use likeness_sdxl::Init;
 use tokio::sync::{mpsc, oneshot};
 
 pub use self::group::Allowance;
@@ -41,6 +47,8 @@ pub struct Job {
     pub spec: RenderSpec,
     /// Who to show: normalised coefficients with their weights, which sum to 1; empty for nobody.
     pub sets: Vec<(Coefficients, f32)>,
+    /// The picture to start from, of the parameters' size and strength.
+    pub init: Option<Init>,
     /// Ends the work at the next denoising step.
     pub stop: Stop,
     /// Hears of every step. Its receiver may lag or be gone.

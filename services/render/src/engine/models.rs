@@ -13,6 +13,7 @@ use likeness_sdxl::{LoadOptions, SampleRequest, Scheduler, Sdxl, with_trigger};
 
 use super::{
     Failure, Job, Order,
+    faces::FaceFinder,
     group::{Kind, groups},
     paint::{model_fault, same_person},
 };
@@ -25,6 +26,7 @@ pub struct Models {
     pub(super) basis: Basis,
     loaded: String,
     pub(super) sdxl: Sdxl,
+    pub(super) faces: FaceFinder,
     /// Images painted at a time, at most.
     pub(super) max_batch: usize,
     /// Pixels of all images that memory has been estimated to hold at a time; read by whoever takes renders.
@@ -44,6 +46,7 @@ impl Models {
         let loaded = bundle.name().to_owned();
         let sdxl = load_sdxl(&bundle, None, &options)?;
         Ok(Self {
+            faces: FaceFinder::of(&bundle),
             bundle,
             basis,
             loaded,
@@ -110,6 +113,12 @@ impl Models {
         limit.min(self.max_batch)
     }
 
+    /// The bundle's default width and height.
+    pub fn default_size(&self) -> (u32, u32) {
+        let defaults = self.bundle.defaults();
+        (defaults.width, defaults.height)
+    }
+
     pub fn switch_to(&mut self, model: &str) -> Result<(), Failure> {
         if self.loaded == model {
             return Ok(());
@@ -143,7 +152,7 @@ impl Models {
             scheduler,
             seed: spec.seed.unsigned_abs() + u64::from(index),
             clip_skip: self.bundle.defaults().clip_skip,
-            init: None,
+            init: job.init.clone(),
         })
     }
 }

@@ -12,7 +12,9 @@ use likeness_hyperlora::{Kind as LoraKind, Lora, Stack};
 use likeness_sdxl::{LowRankUpdate, OnStep, Sample, SampleRequest, Step, Unmerged};
 use ring::digest::{SHA256, digest};
 
-use super::{Failure, Job, Order, Painted, encode::encode, group::told, models::Models};
+use super::{
+    Failure, Job, Order, Painted, encode::encode, faces::Painting, group::told, models::Models,
+};
 
 /// Longest side of a preview in pixels.
 const PREVIEW_SIDE: u32 = 128;
@@ -58,18 +60,25 @@ impl Models {
         let waiting = orders
             .into_iter()
             .filter(|order| order.heed_stop().is_continue());
-        let prepared = waiting.filter_map(|order| {
-            let images = 0..order.job.spec.image_count;
-            let requests = images.map(|index| self.checked_request(&order.job, index));
-            match requests.collect::<Result<Vec<_>, _>>() {
-                Ok(requests) => Some(Canvas::new(order, requests)),
-                Err(failure) => {
-                    order.tell(Err(failure));
-                    None
-                }
+        let prepared = waiting.filter_map(|order| match self.requests(&order.job) {
+            Ok(requests) => Some(Canvas::new(order, requests)),
+            Err(failure) => {
+                order.tell(Err(failure));
+                None
             }
         });
         prepared.collect()
+    }
+
+    /// Requests of all images. What the model refuses is refused here, before any work is done.
+    fn requests(&self, job: &Job) -> Result<Vec<SampleRequest>, Failure> {
+        if job.spec.face_strength.is_some() {
+            self.faces.detector()?;
+        }
+        let images = 0..job.spec.image_count;
+        images
+            .map(|index| self.checked_request(job, index))
+            .collect()
     }
 
     fn checked_request(&self, job: &Job, index: u32) -> Result<SampleRequest, Failure> {
@@ -147,7 +156,7 @@ impl Models {
         for (mut canvas, share) in canvases.into_iter().zip(shares) {
             canvas.timings.sampling += per_picture * share as f64;
             let pictures = pictures.by_ref().take(share).collect();
-            match canvas.keep(pictures) {
+            match canvas.keep(self, pictures) {
                 Ok(()) if canvas.is_finished() => canvas.deliver(),
                 Ok(()) => unfinished.push(canvas),
                 Err(failure) => canvas.order.tell(Err(failure)),
@@ -209,6 +218,7 @@ impl Canvas {
     /// Takes the batch's pictures of this render; the first failure is the render's.
     fn keep(
         &mut self,
+        models: &Models,
         pictures: Vec<Result<RgbImage, likeness_sdxl::Error>>,
     ) -> Result<(), Failure> {
         let Self { order, timings, .. } = self;
@@ -217,6 +227,14 @@ impl Canvas {
         }
         for picture in pictures {
             let picture = picture.map_err(|error| failure_of(&order.job, error))?;
+            let painting = Painting {
+                order,
+                request: &self.requests[self.images.len()],
+                unmerged: self.unmerged.as_ref(),
+            };
+            let picture = timed(&mut timings.sampling, || {
+                models.detail_faces(&painting, picture)
+            })?;
             let format = order.job.spec.output_format;
             let file = timed(&mut timings.encoding, || file_of(&picture, format))?;
             let told = describe(&order.job, self.images.len(), &file);
@@ -246,7 +264,7 @@ fn fail_all(canvases: Vec<Canvas>, failure: &Failure) {
     }
 }
 
-fn failure_of(job: &Job, error: likeness_sdxl::Error) -> Failure {
+pub fn failure_of(job: &Job, error: likeness_sdxl::Error) -> Failure {
     match error {
         likeness_sdxl::Error::Cancelled => job
             .stop

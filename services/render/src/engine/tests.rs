@@ -15,34 +15,35 @@ use crate::{
 };
 
 /// The pocket bundle's models, painting up to `max_batch` images at a time.
-fn models(max_batch: usize) -> Models {
+pub(super) fn models(max_batch: usize) -> Models {
     let dir = tempfile::tempdir().unwrap();
     pocket::make(dir.path(), 0).unwrap();
     let bundle = Bundle::open(dir.path()).unwrap();
     Models::load(bundle, &ComputeArgs::default().open().unwrap(), max_batch).unwrap()
 }
 
-fn render(models: &Models) -> RenderSpec {
+pub(super) fn render(models: &Models) -> RenderSpec {
     let model = models.summary().unwrap().name;
     RenderSpec { model, ..spec() }
 }
 
 /// A person whom the pocket bundle shows.
-fn person(models: &Models, seed: u64) -> Vec<(Coefficients, f32)> {
+pub(super) fn person(models: &Models, seed: u64) -> Vec<(Coefficients, f32)> {
     let (tokens, k) = (models.basis.tokens(), models.basis.k());
     let values = TorchNoise::new(seed).draw(tokens * k);
     let coefficients = Coefficients::new(tokens, k, values).unwrap();
     vec![(coefficients.normalised(), 1.0)]
 }
 
-type Progress = mpsc::UnboundedReceiver<(RenderProgress, Option<bytes::Bytes>)>;
+pub(super) type Progress = mpsc::UnboundedReceiver<(RenderProgress, Option<bytes::Bytes>)>;
 
-fn job(spec: RenderSpec, sets: Vec<(Coefficients, f32)>) -> (Job, Progress) {
+pub(super) fn job(spec: RenderSpec, sets: Vec<(Coefficients, f32)>) -> (Job, Progress) {
     let (progress, steps) = mpsc::unbounded_channel();
     let stop = Stop::default();
     let job = Job {
         spec,
         sets,
+        init: None,
         stop,
         progress,
     };
@@ -50,7 +51,7 @@ fn job(spec: RenderSpec, sets: Vec<(Coefficients, f32)>) -> (Job, Progress) {
 }
 
 /// Paints jobs as one intake.
-fn paint(models: &mut Models, jobs: Vec<Job>) -> Vec<Result<Painted, Failure>> {
+pub(super) fn paint(models: &mut Models, jobs: Vec<Job>) -> Vec<Result<Painted, Failure>> {
     let (orders, answers): (Vec<_>, Vec<_>) = jobs
         .into_iter()
         .map(|job| {
@@ -65,14 +66,18 @@ fn paint(models: &mut Models, jobs: Vec<Job>) -> Vec<Result<Painted, Failure>> {
         .collect()
 }
 
-fn pixels(painted: &Painted) -> Vec<Vec<u8>> {
+pub(super) fn pixels(painted: &Painted) -> Vec<Vec<u8>> {
     let images = painted.images.iter();
     images
         .map(|(file, _)| image::load_from_memory(file).unwrap().to_rgb8().into_raw())
         .collect()
 }
 
-fn alone(models: &mut Models, spec: RenderSpec, sets: Vec<(Coefficients, f32)>) -> Vec<Vec<u8>> {
+pub(super) fn alone(
+    models: &mut Models,
+    spec: RenderSpec,
+    sets: Vec<(Coefficients, f32)>,
+) -> Vec<Vec<u8>> {
     let ends = paint(models, vec![job(spec, sets).0]);
     pixels(ends[0].as_ref().unwrap())
 }
