@@ -510,7 +510,7 @@ def folders(context):
         "folder older configs": {"unet/config.json": dict(_name_or_path="x", _diffusers_version="0.19.0.dev0", mid_block_type=...,
                                                           num_attention_heads=None, unknown_field=3, class_embed_type=None),
                                  "vae/config.json": dict(force_upcast=True, shift_factor=..., use_quant_conv=..., _name_or_path="../v"),
-                                 "text_encoder/config.json": dict(dropout=0.0, torch_dtype="float16", dtype=..., gradient_checkpointing=False, model_type="clip_text_model"),
+                                 "text_encoder/config.json": dict(dropout=0.0, gradient_checkpointing=False, model_type="clip_text_model"),
                                  "model_index.json": dict(feature_extractor=..., image_encoder=..., force_zeros_for_empty_prompt=...)},
         "folder null eos": {"text_encoder/config.json": dict(eos_token_id=...), "text_encoder_2/config.json": dict(eos_token_id=...)},
         "folder img2img class": {"model_index.json": dict(_class_name="StableDiffusionXLImg2ImgPipeline")},
@@ -634,6 +634,7 @@ def main():
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
+    diffusers.utils.logging.set_verbosity_error()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as root:
         context.root = context.keep or pathlib.Path(root)

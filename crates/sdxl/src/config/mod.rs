@@ -11,7 +11,7 @@ mod unet;
 mod vae;
 
 pub use model::SdxlConfig;
-pub use scheduler::{BetaSchedule, SchedulerConfig, Spacing};
+pub use scheduler::{BetaSchedule, FinalSigma, SchedulerConfig, Spacing};
 pub use text::{Activation, TextConfig};
 pub use unet::{LevelConfig, UNetConfig};
 pub use vae::VaeConfig;
@@ -30,10 +30,35 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
         path: path.to_path_buf(),
         source,
     })?;
-    serde_json::from_str(&text).map_err(|source| Error::Config {
+    let read = serde_json::from_str(&text);
+    // A file that is wrong with its bare words is wrong without them: the first error is the one to tell.
+    let read = read.or_else(|source| serde_json::from_str(&nulled(&text)).map_err(|_| source));
+    read.map_err(|source| Error::Config {
         path: path.to_path_buf(),
         source,
     })
+}
+
+/// `text` with null for the words that Python writes for numbers which JSON lacks: DPM-Solver's
+/// `lambda_min_clipped` is mostly `-Infinity`.
+fn nulled(text: &str) -> String {
+    let (mut out, mut rest, mut quoted) = (String::with_capacity(text.len()), text, false);
+    while let Some(next) = rest.chars().next() {
+        let words = ["-Infinity", "Infinity", "NaN"].into_iter();
+        let word = words
+            .filter(|_| !quoted)
+            .find(|word| rest.starts_with(word));
+        // What is escaped in a string ends no string.
+        let escaped = rest.chars().nth(1).filter(|_| quoted && next == '\\');
+        let taken = word.map_or(
+            next.len_utf8() + escaped.map_or(0, char::len_utf8),
+            str::len,
+        );
+        out.push_str(word.map_or(&rest[..taken], |_| "null"));
+        quoted ^= next == '"';
+        rest = &rest[taken..];
+    }
+    out
 }
 
 /// No size of any part comes near it; what is computed from sizes below it cannot overflow.
@@ -81,6 +106,8 @@ fn check_layers(field: &str, layers: &[usize], path: &Path) -> Result<(), Error>
 enum OneOrEach {
     One(usize),
     Each(Vec<usize>),
+    /// Anything else, to be refused by the field's name.
+    Other(Value),
 }
 
 impl OneOrEach {
@@ -89,6 +116,10 @@ impl OneOrEach {
         let values = match self {
             OneOrEach::One(value) => vec![*value; levels],
             OneOrEach::Each(values) => values.clone(),
+            OneOrEach::Other(value) => {
+                let what = format!("`{field}` = {value}, expected a number, or one per level");
+                return Err(Error::unsupported(path, what));
+            }
         };
         require(values.len() == levels, path, || {
             format!("`{field}` has {} values for {levels} levels", values.len())
@@ -163,5 +194,18 @@ impl IndexConfig {
         Ok(IndexConfig {
             force_zeros_for_empty_prompt,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::nulled;
+
+    #[test]
+    fn pythons_words_become_null_outside_strings() {
+        let text =
+            r#"{"a": -Infinity, "b": [NaN, Infinity], "-Infinity \" NaN": "NaN\\", "c": NaN}"#;
+        let expected = r#"{"a": null, "b": [null, null], "-Infinity \" NaN": "NaN\\", "c": null}"#;
+        assert_eq!(nulled(text), expected);
     }
 }

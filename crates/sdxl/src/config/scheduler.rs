@@ -1,5 +1,6 @@
 //! `scheduler/scheduler_config.json`: how the model was trained. Which solver runs is the request's
-//! choice; diffusers' `from_config` is what carries these fields from one solver to another.
+//! choice, and with it the order, the algorithm and the kind of noise levels; diffusers' `from_config` is what
+//! carries the other fields from one solver to another.
 
 use std::path::Path;
 
@@ -31,6 +32,17 @@ pub enum BetaSchedule {
     ScaledLinear,
 }
 
+/// Where noise levels end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FinalSigma {
+    /// At no noise.
+    #[default]
+    Zero,
+    /// At the first training timestep's level.
+    SigmaMin,
+}
+
 /// The training noise schedule and the fields that solvers read.
 #[derive(Clone, Debug, Deserialize)]
 pub struct SchedulerConfig {
@@ -50,6 +62,24 @@ pub struct SchedulerConfig {
     pub steps_offset: usize,
     /// Absent: each solver's own default (DDIM clips, LCM does not).
     pub clip_sample: Option<bool>,
+    /// What clipping clips to.
+    #[serde(default = "one")]
+    pub clip_sample_range: f64,
+    /// Where Euler and DPM-Solver++ end.
+    #[serde(default)]
+    pub final_sigmas_type: FinalSigma,
+    /// The smallest of Karras' noise levels; absent: the schedule's own.
+    pub sigma_min: Option<f64>,
+    /// The largest of Karras' noise levels; absent: the schedule's own.
+    pub sigma_max: Option<f64>,
+    /// DPM-Solver++'s last step is of first order where it ends above no noise and has under 15 steps.
+    #[serde(default = "yes")]
+    pub lower_order_final: bool,
+    /// The same with any number of steps.
+    #[serde(default)]
+    pub euler_at_final: bool,
+    /// The smallest log signal-to-noise ratio that DPM-Solver++ begins at.
+    pub lambda_min_clipped: Option<f64>,
     /// Whether the step before the first has ᾱ = 1 (absent: yes) or the first ᾱ.
     pub set_alpha_to_one: Option<bool>,
     /// Steps that a consistency model was distilled with.
@@ -63,6 +93,19 @@ pub struct SchedulerConfig {
     #[serde(default)]
     rescale_betas_zero_snr: bool,
     trained_betas: Option<Value>,
+    /// Clipping by quantile, of DDIM, LCM and DPM-Solver++.
+    #[serde(default)]
+    pub thresholding: bool,
+    /// Euler's way between the training timesteps' noise levels; absent: `linear`.
+    pub interpolation_type: Option<String>,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn default_timesteps() -> usize {
@@ -85,7 +128,7 @@ impl SchedulerConfig {
     /// Reads and checks the file.
     ///
     /// # Errors
-    /// Refuses predictions other than epsilon, custom betas and zero-SNR rescaling.
+    /// Refuses predictions other than epsilon, custom betas, and zero-SNR rescaling.
     pub fn read(path: &Path) -> Result<SchedulerConfig, Error> {
         SchedulerConfig::checked(read_config(path)?, path)
     }
@@ -105,6 +148,13 @@ impl SchedulerConfig {
         let plain = !config.rescale_betas_zero_snr && config.trained_betas.is_none();
         require(plain, path, || {
             "`rescale_betas_zero_snr` and `trained_betas` are not supported".to_owned()
+        })?;
+        let levels = [config.sigma_min, config.sigma_max].into_iter().flatten();
+        let positive = levels
+            .chain([config.clip_sample_range])
+            .all(|level| level > 0.0);
+        require(positive, path, || {
+            "`sigma_min`, `sigma_max` and `clip_sample_range` must be positive".to_owned()
         })?;
         let betas = 0.0 < config.beta_start
             && config.beta_start <= config.beta_end

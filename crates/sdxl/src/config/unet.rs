@@ -17,6 +17,8 @@ struct RawUNet {
     block_out_channels: Vec<usize>,
     down_block_types: Vec<String>,
     up_block_types: Vec<String>,
+    /// Absent is SDXL's own; null is no block at all.
+    #[serde(default = "cross_attention")]
     mid_block_type: Option<String>,
     #[serde(default = "two")]
     layers_per_block: OneOrEach,
@@ -53,6 +55,10 @@ fn two() -> OneOrEach {
 
 fn one() -> OneOrEach {
     OneOrEach::One(1)
+}
+
+fn cross_attention() -> Option<String> {
+    Some(MIDDLE.to_owned())
 }
 
 fn eight() -> OneOrEach {
@@ -199,6 +205,9 @@ fn check_channels(raw: &RawUNet, path: &Path) -> Result<(), Error> {
     })
 }
 
+/// The middle block that is supported.
+const MIDDLE: &str = "UNetMidBlock2DCrossAttn";
+
 /// Fields that must be absent, null or at the value given here.
 const VARIANTS: [(&str, &[&str]); 24] = [
     ("act_fn", &["\"silu\"", "\"swish\""]),
@@ -230,17 +239,20 @@ const VARIANTS: [(&str, &[&str]); 24] = [
 fn check_variants(raw: &RawUNet, path: &Path) -> Result<(), Error> {
     for (field, allowed) in VARIANTS {
         let value = raw.others.get(field).unwrap_or(&Value::Null);
-        let known = value.is_null() || allowed.contains(&value.to_string().as_str());
+        // What a list says of each level is as good as one value.
+        let each = value
+            .as_array()
+            .map_or(std::slice::from_ref(value), Vec::as_slice);
+        let known = each
+            .iter()
+            .all(|value| value.is_null() || allowed.contains(&value.to_string().as_str()));
         require(known, path, || {
             format!("`{field}` = {value} is not supported")
         })?;
     }
-    let mid = raw
-        .mid_block_type
-        .as_deref()
-        .unwrap_or("UNetMidBlock2DCrossAttn");
-    require(mid == "UNetMidBlock2DCrossAttn", path, || {
-        format!("middle block `{mid}`, expected UNetMidBlock2DCrossAttn")
+    let mid = raw.mid_block_type.as_deref().unwrap_or("null");
+    require(mid == MIDDLE, path, || {
+        format!("middle block `{mid}`, expected {MIDDLE}")
     })
 }
 

@@ -23,6 +23,7 @@ struct RawVae {
     norm_num_groups: usize,
     #[serde(default = "default_scaling")]
     scaling_factor: f64,
+    act_fn: Option<String>,
     latents_mean: Option<Vec<f32>>,
     latents_std: Option<Vec<f32>>,
     #[serde(default = "yes")]
@@ -138,6 +139,10 @@ fn check(raw: &RawVae, path: &Path) -> Result<(), Error> {
         format!("`block_out_channels` has {blocks} levels, expected 1 to 6")
     })?;
     check_layers("layers_per_block", &[raw.layers_per_block], path)?;
+    let act = raw.act_fn.as_deref().unwrap_or("silu");
+    require(["silu", "swish"].contains(&act), path, || {
+        format!("`act_fn` = \"{act}\" is not supported, expected \"silu\"")
+    })?;
     require(raw.layers_per_block > 0, path, || {
         "`layers_per_block` is 0".to_owned()
     })?;

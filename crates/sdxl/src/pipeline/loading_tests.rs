@@ -205,11 +205,28 @@ fn other_unets_are_refused_by_name() {
         ("block_out_channels", json!([]), "block_out_channels"),
         ("block_out_channels", json!([0, 32, 32]), "no channels"),
         ("norm_num_groups", json!(0), "groups"),
+        ("mid_block_type", json!(null), "middle block `null`"),
+        (
+            "resnet_time_scale_shift",
+            json!("scale_shift"),
+            "scale_shift",
+        ),
+        (
+            "only_cross_attention",
+            json!([false, true, false]),
+            "only_cross",
+        ),
+        (
+            "transformer_layers_per_block",
+            json!([1, [2, 2], [4, 4]]),
+            "`transformer_layers_per_block` = [1,[2,2],[4,4]]",
+        ),
     ];
     assert_refused("unet/config.json", &cases);
     let folder = TinySdxl::write();
-    folder.set("unet/config.json", "mid_block_type", json!(null));
-    assert!(folder.load().is_ok(), "null is diffusers' default");
+    let each = json!([false, false, false]);
+    folder.set("unet/config.json", "only_cross_attention", each);
+    folder.load().unwrap();
 }
 
 #[test]
@@ -224,6 +241,7 @@ fn other_models_are_refused_by_name() {
         ("scaling_factor", json!(0), "scaling_factor"),
         ("block_out_channels", json!([]), "block_out_channels"),
         ("_class_name", json!("AutoencoderTiny"), "AutoencoderTiny"),
+        ("act_fn", json!("gelu"), "`act_fn` = \"gelu\""),
     ];
     assert_refused("vae/config.json", &cases);
     let cases = [
@@ -238,6 +256,9 @@ fn other_models_are_refused_by_name() {
         ("prediction_type", json!("v_prediction"), "epsilon"),
         ("beta_end", json!(7), "betas"),
         ("num_train_timesteps", json!(0), "timestep"),
+        ("beta_schedule", json!("squaredcos_cap_v2"), "scaled_linear"),
+        ("rescale_betas_zero_snr", json!(true), "zero_snr"),
+        ("sigma_min", json!(0), "sigma_min"),
     ];
     assert_refused("scheduler/scheduler_config.json", &cases);
     assert_refused(
@@ -303,4 +324,17 @@ fn a_damaged_weight_makes_no_black_picture() {
         .unwrap()
         .sample(&request, &mut |_| ControlFlow::Continue(()));
     assert!(matches!(end, Err(crate::Error::NotFinitePicture)));
+}
+
+/// DPM-Solver's configuration as Python writes it.
+#[test]
+fn a_schedulers_infinity_is_read() {
+    let folder = TinySdxl::write();
+    let path = folder.path("scheduler/scheduler_config.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let more = "{\"lambda_min_clipped\": -Infinity, \"solver_order\": 2,";
+    std::fs::write(&path, text.replacen('{', more, 1)).unwrap();
+    folder.load().unwrap();
+    std::fs::write(&path, text.replacen('{', "{\"steps_offset\": NaN,", 1)).unwrap();
+    assert!(load_error(&folder).contains("scheduler_config.json"));
 }

@@ -5,6 +5,7 @@ use candle_core::{DType, Device, Tensor};
 use image::RgbImage;
 use serde_json::json;
 
+use crate::noise::TorchNoise;
 use crate::testing::{TinySdxl, request};
 use crate::{Error, Init, LowRankUpdate, SampleRequest, Scheduler, Sdxl};
 
@@ -208,6 +209,65 @@ fn bad_requests_are_refused_by_field_before_any_work() {
         result,
         Err(Error::BadRequest { field: "noise", .. })
     ));
+}
+
+#[test]
+fn a_wrong_request_needs_no_model_to_be_refused() {
+    let cases: [(&str, Change); 10] = [
+        ("prompt", |r| r.prompt = "x".repeat(100_000)),
+        ("negative_prompt", |r| {
+            r.negative_prompt = Some("y".repeat(100_000));
+        }),
+        ("width", |r| r.width = 4),
+        ("width", |r| r.width = 1028),
+        ("height", |r| r.height = 2056),
+        ("steps", |r| r.steps = 0),
+        ("steps", |r| r.steps = 10_000),
+        ("clip_skip", |r| r.clip_skip = 0),
+        ("guidance", |r| r.guidance = f64::NAN),
+        ("guidance_rescale", |r| r.guidance_rescale = f64::INFINITY),
+    ];
+    small().check().unwrap();
+    for (expected, change) in cases {
+        let mut request = small();
+        change(&mut request);
+        match request.check() {
+            Err(Error::BadRequest { field, .. }) => assert_eq!(field, expected),
+            other => panic!("{expected}: {other:?}"),
+        }
+    }
+}
+
+/// As in diffusers, where the noise is given the seed's first numbers are the first step's.
+#[test]
+fn given_noise_leaves_the_seed_to_the_steps() {
+    let model = TinySdxl::write().load().unwrap();
+    let noise = Tensor::zeros((1, 4, 8, 8), DType::F32, &Device::Cpu).unwrap();
+    let first_step = |seed| {
+        let mut latents = Vec::new();
+        let request = SampleRequest {
+            seed,
+            scheduler: Scheduler::EulerAncestral,
+            ..small()
+        };
+        let stopped = model.sample_with_noise(&request, &noise, &mut |step| {
+            latents = step
+                .latents()
+                .flatten_all()
+                .unwrap()
+                .to_vec1::<f32>()
+                .unwrap();
+            ControlFlow::Break(())
+        });
+        assert!(matches!(stopped, Err(Error::Cancelled)));
+        latents
+    };
+    let (one, two) = (first_step(1), first_step(2));
+    let drawn = [1, 2].map(|seed| TorchNoise::new(seed).draw(4 * 8 * 8));
+    let ratio = |i: usize| (one[i] - two[i]) / (drawn[0][i] - drawn[1][i]);
+    let far =
+        (0..one.len()).map(|i| (one[i] - two[i] - ratio(0) * (drawn[0][i] - drawn[1][i])).abs());
+    assert!(ratio(0) > 0.5 && far.fold(0f32, f32::max) < 1e-3);
 }
 
 #[test]

@@ -73,3 +73,65 @@ impl FromStr for Scheduler {
             })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::config::SchedulerConfig;
+
+    fn solver(scheduler: Scheduler, more: Value) -> Result<Solver, Error> {
+        let mut config = json!({
+            "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
+            "timestep_spacing": "leading", "steps_offset": 1,
+        });
+        let fields = config.as_object_mut().unwrap();
+        fields.extend(more.as_object().unwrap().clone());
+        let config = SchedulerConfig::parse(config, Path::new("scheduler")).unwrap();
+        Solver::new(scheduler, 7, &config)
+    }
+
+    /// diffusers' levels: `from_config(…).sigmas` after `set_timesteps(7)`.
+    #[test]
+    fn noise_levels_may_end_above_zero_and_within_bounds() {
+        let last = |scheduler| {
+            let solver = solver(scheduler, json!({"final_sigmas_type": "sigma_min"})).unwrap();
+            solver.sigmas()[7]
+        };
+        assert!((last(Scheduler::Euler) - 0.029_167_16).abs() < 1e-7);
+        assert!((last(Scheduler::Dpmpp2mKarras) - 0.029_167_16).abs() < 1e-7);
+        assert_eq!(last(Scheduler::EulerAncestral), 0.0);
+        let bounds = json!({"sigma_min": 0.05, "sigma_max": 10.0});
+        for scheduler in [Scheduler::EulerKarras, Scheduler::Dpmpp2mKarras] {
+            let solver = solver(scheduler, bounds.clone()).unwrap();
+            let sigmas = solver.sigmas();
+            let ends = [(sigmas[0], 10.0), (sigmas[6], 0.05), (sigmas[7], 0.0)];
+            assert!(ends.iter().all(|(a, b)| (a - b).abs() < 1e-6), "{sigmas:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_solver_cannot_do_is_refused_by_name() {
+        let refused = |scheduler, more| match solver(scheduler, more) {
+            Ok(_) => panic!("taken"),
+            Err(error) => error.to_string(),
+        };
+        let said = refused(Scheduler::Ddim, json!({"thresholding": true}));
+        assert!(
+            said.contains("ddim") && said.contains("thresholding"),
+            "{said}"
+        );
+        let said = refused(
+            Scheduler::Euler,
+            json!({"interpolation_type": "log_linear"}),
+        );
+        assert!(said.contains("interpolation_type"), "{said}");
+        let said = refused(Scheduler::Dpmpp2m, json!({"lambda_min_clipped": -2.0}));
+        assert!(said.contains("lambda_min_clipped"), "{said}");
+        solver(Scheduler::Dpmpp2m, json!({"lambda_min_clipped": -5.1})).unwrap();
+        solver(Scheduler::Euler, json!({"thresholding": true})).unwrap();
+    }
+}

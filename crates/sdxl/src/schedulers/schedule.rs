@@ -2,7 +2,7 @@
 
 use super::Scheduler;
 use crate::Error;
-use crate::config::{BetaSchedule, SchedulerConfig, Spacing};
+use crate::config::{BetaSchedule, FinalSigma, SchedulerConfig, Spacing};
 
 /// ρ of Karras et al. (2022), eq. 5.
 const RHO: f64 = 7.0;
@@ -73,7 +73,7 @@ fn betas(config: &SchedulerConfig) -> Vec<f32> {
 pub struct Schedule {
     /// The timestep that the UNet is given, per step.
     pub timesteps: Vec<f64>,
-    /// Noise level before each step, and 0 behind the last; empty for solvers that go by ᾱ.
+    /// Noise level before each step and behind the last; empty for solvers that go by ᾱ.
     pub sigmas: Vec<f64>,
     /// The initial noise is scaled by this.
     pub initial_scale: f64,
@@ -89,12 +89,16 @@ impl Schedule {
         match scheduler {
             Scheduler::Ddim => ddim(steps, training, config),
             Scheduler::Lcm => lcm(steps, config),
-            Scheduler::Euler | Scheduler::EulerAncestral => {
-                Ok(euler(steps, training, config, false))
+            Scheduler::Euler => Ok(euler(steps, training, config, false)),
+            Scheduler::EulerAncestral => {
+                let mut schedule = euler(steps, training, config, false);
+                // It always ends at no noise.
+                schedule.sigmas[steps] = 0.0;
+                Ok(schedule)
             }
             Scheduler::EulerKarras => Ok(euler(steps, training, config, true)),
             Scheduler::Dpmpp2m => dpmpp(steps, training, config),
-            Scheduler::Dpmpp2mKarras => Ok(dpmpp_karras(steps, training)),
+            Scheduler::Dpmpp2mKarras => Ok(dpmpp_karras(steps, training, config)),
         }
     }
 }
@@ -148,13 +152,13 @@ fn euler(steps: usize, training: &Training, config: &SchedulerConfig, karras: bo
     let mut timesteps = spaced(spacing, steps, training.len(), config);
     let mut sigmas: Vec<f64> = timesteps.iter().map(|&t| interpolate(&table, t)).collect();
     if karras {
-        sigmas = karras_sigmas(sigmas[sigmas.len() - 1], sigmas[0], steps);
+        sigmas = karras_sigmas(sigmas[sigmas.len() - 1], sigmas[0], steps, config);
         timesteps = sigmas
             .iter()
             .map(|&sigma| timestep_of(sigma, &table))
             .collect();
     }
-    let sigmas = finish(sigmas);
+    let sigmas = finish(sigmas, &table, config);
     let largest = sigmas[0];
     let leading = spacing == Spacing::Leading;
     let initial_scale = if leading {
@@ -192,7 +196,14 @@ fn dpmpp(steps: usize, training: &Training, config: &SchedulerConfig) -> Result<
         ));
     }
     let table = training.sigmas();
-    let sigmas = finish(timesteps.iter().map(|&t| interpolate(&table, t)).collect());
+    let least = config.lambda_min_clipped.unwrap_or(f64::NEG_INFINITY);
+    if table.iter().any(|sigma| -sigma.ln() < least) {
+        let problem =
+            "the model's `lambda_min_clipped` cuts dpmpp_2m's schedule, which is not supported";
+        return Err(Error::bad_request("scheduler", problem));
+    }
+    let sigmas = timesteps.iter().map(|&t| interpolate(&table, t)).collect();
+    let sigmas = finish(sigmas, &table, config);
     Ok(Schedule {
         timesteps,
         sigmas,
@@ -201,23 +212,26 @@ fn dpmpp(steps: usize, training: &Training, config: &SchedulerConfig) -> Result<
 }
 
 /// The whole training range, whatever the spacing says, with whole timesteps.
-fn dpmpp_karras(steps: usize, training: &Training) -> Schedule {
+fn dpmpp_karras(steps: usize, training: &Training, config: &SchedulerConfig) -> Schedule {
     let table = training.sigmas();
-    let sigmas = karras_sigmas(table[0], table[table.len() - 1], steps);
+    let sigmas = karras_sigmas(table[0], table[table.len() - 1], steps, config);
     let timesteps = sigmas
         .iter()
         .map(|&sigma| timestep_of(sigma, &table).round_ties_even())
         .collect();
     Schedule {
         timesteps,
-        sigmas: finish(sigmas),
+        sigmas: finish(sigmas, &table, config),
         initial_scale: 1.0,
     }
 }
 
-/// Rounds to f32 and appends the noiseless end.
-fn finish(mut sigmas: Vec<f64>) -> Vec<f64> {
-    sigmas.push(0.0);
+/// Rounds to f32 and appends the end.
+fn finish(mut sigmas: Vec<f64>, table: &[f64], config: &SchedulerConfig) -> Vec<f64> {
+    sigmas.push(match config.final_sigmas_type {
+        FinalSigma::Zero => 0.0,
+        FinalSigma::SigmaMin => table[0],
+    });
     sigmas
         .into_iter()
         .map(|sigma| f64::from(sigma as f32))
@@ -267,7 +281,9 @@ fn timestep_of(sigma: f64, table: &[f64]) -> f64 {
 }
 
 /// Karras et al. (2022), eq. 5.
-fn karras_sigmas(smallest: f64, largest: f64, steps: usize) -> Vec<f64> {
+fn karras_sigmas(smallest: f64, largest: f64, steps: usize, config: &SchedulerConfig) -> Vec<f64> {
+    let smallest = config.sigma_min.unwrap_or(smallest);
+    let largest = config.sigma_max.unwrap_or(largest);
     let (min, max) = (smallest.powf(1.0 / RHO), largest.powf(1.0 / RHO));
     let ramp = |i: usize| i as f64 / (steps.max(2) - 1) as f64;
     (0..steps)

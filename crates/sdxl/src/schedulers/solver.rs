@@ -5,7 +5,7 @@ use candle_core::{Result as Compute, Tensor};
 use super::Scheduler;
 use super::schedule::{Schedule, Training};
 use crate::Error;
-use crate::config::SchedulerConfig;
+use crate::config::{FinalSigma, SchedulerConfig};
 
 /// σ of the data in the boundary conditions of consistency models.
 const LCM_SIGMA_DATA: f64 = 0.5;
@@ -42,6 +42,7 @@ impl Solver {
         if steps == 0 || steps > most {
             return Err(Error::bad_request("steps", format!("expected 1 to {most}")));
         }
+        check_variant(scheduler, config)?;
         let training = Training::new(config);
         let schedule = Schedule::new(scheduler, steps, &training, config)?;
         let config = config.clone();
@@ -60,7 +61,7 @@ impl Solver {
         &self.schedule.timesteps
     }
 
-    /// Noise level before each step, and 0 behind the last; empty for ddim and lcm.
+    /// Noise level before each step and behind the last; empty for ddim and lcm.
     pub fn sigmas(&self) -> &[f64] {
         &self.schedule.sigmas
     }
@@ -129,7 +130,7 @@ impl Solver {
         let mut denoised = weighted(latents, 1.0, noise, -(1.0 - alpha).sqrt())?;
         denoised = (denoised / alpha.sqrt())?;
         if self.config.clip_sample.unwrap_or(true) {
-            denoised = denoised.clamp(-1f32, 1f32)?;
+            denoised = self.clip(&denoised)?;
         }
         let latents = weighted(&denoised, next.sqrt(), noise, (1.0 - next).sqrt())?;
         Ok(Advance { latents, denoised })
@@ -162,14 +163,26 @@ impl Solver {
         })
     }
 
-    /// Lu et al. (2022), DPM-Solver++ algorithm 2; the first and the last step are of first order.
+    fn clip(&self, denoised: &Tensor) -> Compute<Tensor> {
+        let range = self.config.clip_sample_range as f32;
+        denoised.clamp(-range, range)
+    }
+
+    /// Whether DPM-Solver++'s last step is of first order: one that ends at no noise must be.
+    fn lowers_last(&self) -> bool {
+        let config = &self.config;
+        let few = config.lower_order_final && self.schedule.timesteps.len() < 15;
+        config.final_sigmas_type == FinalSigma::Zero || config.euler_at_final || few
+    }
+
+    /// Lu et al. (2022), DPM-Solver++ algorithm 2; the first and mostly the last step are of first order.
     fn dpmpp(&mut self, step: usize, latents: &Tensor, noise: &Tensor) -> Compute<Advance> {
         let level = |step: usize| Level::new(self.schedule.sigmas[step]);
         let (now, next) = (level(step), level(step + 1));
         let denoised = (weighted(latents, 1.0, noise, -now.sigma)? / now.alpha)?;
         let h = next.lambda - now.lambda;
         let gain = -next.alpha * (-h).exp_m1();
-        let last = step + 1 == self.schedule.timesteps.len();
+        let last = step + 1 == self.schedule.timesteps.len() && self.lowers_last();
         let mut latents = weighted(latents, next.sigma / now.sigma, &denoised, gain)?;
         if let (Some(previous), false) = (&self.previous, last) {
             let ratio = (now.lambda - level(step - 1).lambda) / h;
@@ -192,7 +205,7 @@ impl Solver {
         let alpha = self.training.alpha(timestep as usize);
         let mut clean = (weighted(latents, 1.0, noise, -(1.0 - alpha).sqrt())? / alpha.sqrt())?;
         if self.config.clip_sample.unwrap_or(false) {
-            clean = clean.clamp(-1f32, 1f32)?;
+            clean = self.clip(&clean)?;
         }
         let scaled = timestep * self.config.timestep_scaling;
         let variance = LCM_SIGMA_DATA * LCM_SIGMA_DATA;
@@ -209,6 +222,23 @@ impl Solver {
         let latents = weighted(&denoised, next.sqrt(), &draw()?, (1.0 - next).sqrt())?;
         Ok(Advance { latents, denoised })
     }
+}
+
+/// Refuses what the model's configuration asks of this solver alone.
+fn check_variant(scheduler: Scheduler, config: &SchedulerConfig) -> Result<(), Error> {
+    let linear = config.interpolation_type.as_deref().unwrap_or("linear") == "linear";
+    let field = match scheduler {
+        Scheduler::Euler | Scheduler::EulerKarras if !linear => "interpolation_type",
+        Scheduler::Ddim | Scheduler::Lcm | Scheduler::Dpmpp2m | Scheduler::Dpmpp2mKarras
+            if config.thresholding =>
+        {
+            "thresholding"
+        }
+        _ => return Ok(()),
+    };
+    let problem =
+        format!("{scheduler} does not support the model's `{field}`: take euler_ancestral");
+    Err(Error::bad_request("scheduler", problem))
 }
 
 /// A noise level in the variance-preserving form: x = α x₀ + σ ε, λ = ln(α/σ).

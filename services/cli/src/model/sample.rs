@@ -154,8 +154,13 @@ pub fn sample(args: &SampleArgs, output: Output) -> Result<(), Failure> {
         Some(path) => Some(TensorFile::open(path)?.tensor("noise", "[1, 4, h, w]")?),
         None => None,
     };
-    let mut model = args.load(&bundle)?;
-    let updates = args.updates(&bundle, &model)?;
+    // What may be refused without the model comes before the model.
+    let source = bundle.sdxl(args.model.as_deref()).map_err(failed)?;
+    let options = args.options()?;
+    let stack = args.persons(&bundle)?;
+    let loras = args.loras()?;
+    let mut model = load(source, &options)?;
+    let updates = updates(stack, &loras, &model)?;
     model.merge(&updates).map_err(failed)?;
     args.warn_without_trigger(bundle.defaults());
     let bar = bar(request.steps);
@@ -211,44 +216,22 @@ impl SampleArgs {
         }))
     }
 
-    fn load(&self, bundle: &Bundle) -> Result<Sdxl, Failure> {
-        let options = LoadOptions {
+    fn options(&self) -> Result<LoadOptions, Failure> {
+        Ok(LoadOptions {
             dtype: self
                 .device
                 .number_type(self.dtype)
                 .map_err(|error| Failure::usage(error.to_string()))?
                 .into(),
             device: self.device.open().map_err(failed)?,
-        };
-        match bundle.sdxl(self.model.as_deref()).map_err(failed)? {
-            SdxlModel::Folder(dir) => Sdxl::load(&dir, &options).map_err(failed),
-            SdxlModel::SingleFile { path, config } => {
-                Sdxl::load_single_file(&path, config.as_deref(), &options).map_err(failed)
-            }
-        }
+        })
     }
 
-    /// The updates of all persons and LoRAs, stacked.
-    fn updates(&self, bundle: &Bundle, model: &Sdxl) -> Result<Vec<LowRankUpdate>, Failure> {
+    /// The LoRAs of all persons.
+    fn persons(&self, bundle: &Bundle) -> Result<Stack, Failure> {
         let mut stack = Stack::default();
-        self.push_persons(bundle, &mut stack)?;
-        for file in &self.lora {
-            push_lora(file, model, &mut stack)?;
-        }
-        let updates = stack.updates().map_err(failed)?.into_iter();
-        Ok(updates
-            .map(|update| LowRankUpdate {
-                matrix: update.target(),
-                down: update.down,
-                up: update.up,
-                scale: 1.0,
-            })
-            .collect())
-    }
-
-    fn push_persons(&self, bundle: &Bundle, stack: &mut Stack) -> Result<(), Failure> {
         if self.coefficients.is_empty() {
-            return Ok(());
+            return Ok(stack);
         }
         let part = bundle.hyperlora().map_err(failed)?;
         let basis = Basis::load(&part.dir, &Device::Cpu).map_err(failed)?;
@@ -259,7 +242,23 @@ impl SampleArgs {
             let scale = person.scale.unwrap_or(bundle.defaults().id_scale);
             stack.push(&lora, scale).map_err(failed)?;
         }
-        Ok(())
+        Ok(stack)
+    }
+
+    /// The LoRA files; says what of them the picture will lack.
+    fn loras(&self) -> Result<Vec<(&Scaled, Lora)>, Failure> {
+        let read = |file| {
+            let imported = Lora::load(&file.path).map_err(failed)?;
+            if !imported.unknown.is_empty() {
+                note(&format!(
+                    "{}: not used, being no plain LoRA of an attention matrix: {}",
+                    file.path.display(),
+                    imported.unknown.join(", ")
+                ));
+            }
+            Ok((file, imported.lora))
+        };
+        self.lora.iter().map(read).collect()
     }
 
     /// A prompt without the words that a LoRA was trained with loses the person.
@@ -273,28 +272,42 @@ impl SampleArgs {
     }
 }
 
-/// Adds a LoRA file, and says what of it the picture will lack.
-fn push_lora(file: &Scaled, model: &Sdxl, stack: &mut Stack) -> Result<(), Failure> {
-    let imported = Lora::load(&file.path).map_err(failed)?;
-    if !imported.unknown.is_empty() {
-        note(&format!(
-            "{}: not used, being no plain LoRA of an attention matrix: {}",
-            file.path.display(),
-            imported.unknown.join(", ")
-        ));
+fn load(source: SdxlModel, options: &LoadOptions) -> Result<Sdxl, Failure> {
+    match source {
+        SdxlModel::Folder(dir) => Sdxl::load(&dir, options),
+        SdxlModel::SingleFile { path, config } => {
+            Sdxl::load_single_file(&path, config.as_deref(), options)
+        }
     }
-    let shapes: HashMap<String, (usize, usize)> = model
-        .attention_matrices()
-        .into_iter()
+    .map_err(failed)
+}
+
+/// The updates of all persons and LoRAs, stacked.
+fn updates(
+    mut stack: Stack,
+    loras: &[(&Scaled, Lora)],
+    model: &Sdxl,
+) -> Result<Vec<LowRankUpdate>, Failure> {
+    let matrices = model.attention_matrices().into_iter();
+    let shapes: HashMap<_, _> = matrices
         .map(|matrix| (matrix.name, (matrix.rows, matrix.cols)))
         .collect();
-    imported
-        .lora
-        .check_fits(|name| shapes.get(name).copied())
-        .map_err(|error| Failure::new(format!("{}: {error}", file.path.display())))?;
-    stack
-        .push(&imported.lora, file.scale.unwrap_or(1.0))
-        .map_err(failed)
+    for (file, lora) in loras {
+        lora.check_fits(|name| shapes.get(name).copied())
+            .map_err(|error| Failure::new(format!("{}: {error}", file.path.display())))?;
+        stack
+            .push(lora, file.scale.unwrap_or(1.0))
+            .map_err(failed)?;
+    }
+    let updates = stack.updates().map_err(failed)?.into_iter();
+    Ok(updates
+        .map(|update| LowRankUpdate {
+            matrix: update.target(),
+            down: update.down,
+            up: update.up,
+            scale: 1.0,
+        })
+        .collect())
 }
 
 /// What was seen of every step.
