@@ -11,7 +11,7 @@ mod unet;
 mod vae;
 
 pub use model::SdxlConfig;
-pub use scheduler::{BetaSchedule, FinalSigma, SchedulerConfig, Spacing};
+pub use scheduler::{BetaSchedule, FinalSigma, Prediction, SchedulerConfig, Spacing};
 pub use text::{Activation, TextConfig};
 pub use unet::{LevelConfig, UNetConfig};
 pub use vae::VaeConfig;

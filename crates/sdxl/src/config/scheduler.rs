@@ -32,6 +32,17 @@ pub enum BetaSchedule {
     ScaledLinear,
 }
 
+/// What a UNet was trained to predict.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Prediction {
+    /// The noise ε.
+    #[default]
+    Epsilon,
+    /// The velocity √ᾱ ε - √(1-ᾱ) x₀ of Salimans and Ho (2022).
+    VPrediction,
+}
+
 /// Where noise levels end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -88,8 +99,10 @@ pub struct SchedulerConfig {
     /// Scale of the timestep in a consistency model's boundary conditions.
     #[serde(default = "default_timestep_scaling")]
     pub timestep_scaling: f64,
-    #[serde(default = "epsilon")]
-    prediction_type: String,
+    /// What the UNet predicts.
+    #[serde(default)]
+    pub prediction_type: Prediction,
+    timestep_type: Option<String>,
     #[serde(default)]
     rescale_betas_zero_snr: bool,
     trained_betas: Option<Value>,
@@ -120,10 +133,6 @@ fn default_timestep_scaling() -> f64 {
     10.0
 }
 
-fn epsilon() -> String {
-    "epsilon".to_owned()
-}
-
 impl SchedulerConfig {
     /// Reads and checks the file.
     ///
@@ -139,11 +148,11 @@ impl SchedulerConfig {
     }
 
     fn checked(config: SchedulerConfig, path: &Path) -> Result<SchedulerConfig, Error> {
-        require(config.prediction_type == "epsilon", path, || {
-            format!(
-                "prediction type `{}`, only `epsilon` is supported",
-                config.prediction_type
-            )
+        let continuous = config.timestep_type.as_deref() == Some("continuous");
+        let discrete = config.prediction_type == Prediction::Epsilon || !continuous;
+        require(discrete, path, || {
+            "`timestep_type` \"continuous\" with `prediction_type` \"v_prediction\" is not supported"
+                .to_owned()
         })?;
         let plain = !config.rescale_betas_zero_snr && config.trained_betas.is_none();
         require(plain, path, || {

@@ -253,7 +253,7 @@ fn other_models_are_refused_by_name() {
     ];
     assert_refused("text_encoder/config.json", &cases);
     let cases = [
-        ("prediction_type", json!("v_prediction"), "epsilon"),
+        ("prediction_type", json!("sample"), "epsilon"),
         ("beta_end", json!(7), "betas"),
         ("num_train_timesteps", json!(0), "timestep"),
         ("beta_schedule", json!("squaredcos_cap_v2"), "scaled_linear"),

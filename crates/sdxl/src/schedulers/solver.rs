@@ -5,7 +5,7 @@ use candle_core::{Result as Compute, Tensor};
 use super::Scheduler;
 use super::schedule::{Schedule, Training};
 use crate::Error;
-use crate::config::{FinalSigma, SchedulerConfig};
+use crate::config::{FinalSigma, Prediction, SchedulerConfig};
 
 /// σ of the data in the boundary conditions of consistency models.
 const LCM_SIGMA_DATA: f64 = 0.5;
@@ -100,14 +100,15 @@ impl Solver {
         }
     }
 
-    /// From step `step`'s latents and the predicted noise to the next latents.
+    /// From step `step`'s latents and what the UNet predicts to the next latents.
     pub fn step(
         &mut self,
         step: usize,
         latents: &Tensor,
-        noise: &Tensor,
+        predicted: &Tensor,
         draw: &mut Draw<'_>,
     ) -> Compute<Advance> {
+        let noise = &self.noise(step, latents, predicted)?;
         match self.scheduler {
             Scheduler::Ddim => self.ddim(step, latents, noise),
             Scheduler::Euler | Scheduler::EulerKarras => self.euler(step, latents, noise),
@@ -115,6 +116,25 @@ impl Solver {
             Scheduler::Dpmpp2m | Scheduler::Dpmpp2mKarras => self.dpmpp(step, latents, noise),
             Scheduler::Lcm => self.lcm(step, latents, noise, draw),
         }
+    }
+
+    /// The noise in the latents that the UNet's prediction says: of a velocity v, ε = √ᾱ v + √(1-ᾱ) x, with x
+    /// of unit variance.
+    fn noise(&self, step: usize, latents: &Tensor, predicted: &Tensor) -> Compute<Tensor> {
+        if self.config.prediction_type == Prediction::Epsilon {
+            return Ok(predicted.clone());
+        }
+        let (alpha, sigma) = match self.schedule.sigmas.get(step) {
+            Some(&sigma) => {
+                let level = Level::new(sigma);
+                (level.alpha, level.sigma)
+            }
+            None => {
+                let alpha = self.training.alpha(self.schedule.timesteps[step] as usize);
+                (alpha.sqrt(), (1.0 - alpha).sqrt())
+            }
+        };
+        weighted(predicted, alpha, &self.scale_input(latents, step)?, sigma)
     }
 
     /// Song et al. (2020), eq. 12 with σ = 0.

@@ -43,7 +43,10 @@ fn no_weights(dir: &Path, stem: &str) -> Error {
     }
     Error::Io {
         path: dir.join(format!("{stem}.safetensors")),
-        source: std::io::Error::from(std::io::ErrorKind::NotFound),
+        source: std::io::Error::new(
+            std::io::ErrorKind::NotFound,
+            "there is no such file, nor its fp16 variant, nor the index of its shards",
+        ),
     }
 }
 

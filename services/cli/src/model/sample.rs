@@ -32,6 +32,7 @@ use crate::{
 
 /// What to paint, and where to write it. What is left out is the bundle's default.
 #[derive(Args)]
+#[command(allow_negative_numbers = true)]
 pub struct SampleArgs {
     /// The bundle whose model is used.
     #[arg(long, env = "LIKENESS_BUNDLE", value_name = "DIR")]
@@ -247,7 +248,8 @@ impl SampleArgs {
 
     /// The LoRA files; says what of them the picture will lack.
     fn loras(&self) -> Result<Vec<(&Scaled, Lora)>, Failure> {
-        let read = |file| {
+        let mut loras = Vec::with_capacity(self.lora.len());
+        for file in &self.lora {
             let imported = Lora::load(&file.path).map_err(failed)?;
             if !imported.unknown.is_empty() {
                 note(&format!(
@@ -256,9 +258,9 @@ impl SampleArgs {
                     imported.unknown.join(", ")
                 ));
             }
-            Ok((file, imported.lora))
-        };
-        self.lora.iter().map(read).collect()
+            loras.push((file, imported.lora));
+        }
+        Ok(loras)
     }
 
     /// A prompt without the words that a LoRA was trained with loses the person.

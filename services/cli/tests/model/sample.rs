@@ -234,6 +234,52 @@ fn what_cannot_be_sampled_is_refused_and_leaves_nothing() {
     assert!(!dir.join("x.png").exists());
 }
 
+/// Its bundle lacks the weights, so that whatever is refused by its own name was refused before loading.
+#[test]
+fn a_wrong_request_is_refused_before_the_model_is_loaded() {
+    let (stage, _) = pocket_stage();
+    let dir = stage.path();
+    for part in ["unet/diffusion_pytorch_model", "text_encoder/model"] {
+        fs::remove_file(dir.join(format!("pocket/sdxl/{part}.safetensors"))).unwrap();
+    }
+    let sample = |more: &[&str]| {
+        let args = ["model", "sample", "--bundle", "pocket", "--out", "x.png"];
+        refusal(dir, &[&args, more].concat())
+    };
+    let long = "x".repeat(100_000);
+    fs::write(dir.join("flux.safetensors"), [0; 16]).unwrap();
+    for (says, more) in [
+        ("prompt: expected at most", &["--prompt", &long][..]),
+        (
+            "negative_prompt: expected at most",
+            &["--prompt", "x", "--negative", &long],
+        ),
+        ("width: expected", &["--prompt", "x", "--width", "60"]),
+        ("height: expected", &["--prompt", "x", "--height", "4096"]),
+        ("steps: expected", &["--prompt", "x", "--steps", "0"]),
+        ("steps: expected", &["--prompt", "x", "--steps", "10000"]),
+        (
+            "guidance: expected",
+            &["--prompt", "x", "--guidance", "NaN"],
+        ),
+        ("guidance: expected", &["--prompt", "x", "--guidance", "-1"]),
+        (
+            "guidance_rescale: expected",
+            &["--prompt", "x", "--guidance-rescale", "2"],
+        ),
+        (
+            "clip_skip: expected",
+            &["--prompt", "x", "--clip-skip", "0"],
+        ),
+        ("realvis", &["--prompt", "x", "--model", "realvis"]),
+        ("flux", &["--prompt", "x", "--lora", "flux.safetensors"]),
+        ("there is no such file", &["--prompt", "x"]),
+    ] {
+        let said = sample(more);
+        assert!(said.contains(says), "expected {says:?}: {said}");
+    }
+}
+
 #[test]
 fn an_exported_lora_shows_the_person_that_its_coefficients_show() {
     let (stage, photo) = pocket_stage();
