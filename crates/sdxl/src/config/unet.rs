@@ -57,6 +57,10 @@ fn one() -> OneOrEach {
     OneOrEach::One(1)
 }
 
+#[allow(
+    clippy::unnecessary_wraps,
+    reason = "serde's default has the field's type"
+)]
 fn cross_attention() -> Option<String> {
     Some(MIDDLE.to_owned())
 }
