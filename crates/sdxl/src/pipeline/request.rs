@@ -120,6 +120,10 @@ impl SampleRequest {
             let problem = format!("expected 1 to {MAX_STEPS}");
             return Err(Error::bad_request("steps", problem));
         }
+        if self.clip_skip == 0 {
+            let problem = "expected 1, the last layer, or more; 2 is what SDXL was trained with";
+            return Err(Error::bad_request("clip_skip", problem));
+        }
         check_range("guidance", self.guidance, MAX_GUIDANCE)?;
         check_range("guidance_rescale", self.guidance_rescale, 1.0)?;
         check_characters("prompt", &self.prompt)?;
