@@ -25,8 +25,6 @@ from safetensors.torch import load_file, save_file
 
 PROMPT = "a portrait of the person, 42 years old! café, it's (nice)"
 NEGATIVE = "blurry, low quality"
-# The first prompt's brackets would be a weight to the command.
-ESCAPED = PROMPT.replace("(", "\\(").replace(")", "\\)")
 LATENTS, STATES = 1e-4, 1e-5
 
 

@@ -244,7 +244,8 @@ fn size(shapes: &Shapes, name: &str, axis: usize) -> Option<usize> {
 
 /// How many of `prefix0.`, `prefix1.`, … there are.
 fn count(shapes: &Shapes, prefix: &str) -> usize {
-    (0..)
+    // No more than there are tensors.
+    (0..shapes.len())
         .take_while(|i| has(shapes, &format!("{prefix}{i}.")))
         .count()
 }

@@ -7,6 +7,7 @@ use std::time::Instant;
 use candle_core::{DType, Device};
 use likeness_sdxl::{LoadOptions, Sdxl, SdxlConfig};
 
+#[allow(clippy::print_stdout, reason = "a program that tells what it measured")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let path = arguments.next().ok_or("expected PATH [f32|f16|bf16]")?;

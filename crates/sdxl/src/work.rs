@@ -226,6 +226,7 @@ fn decoder(count: &mut Count, config: &VaeConfig, plane: Plane) {
 }
 
 #[cfg(test)]
+#[allow(clippy::float_cmp, reason = "counts, which are exact")]
 mod tests {
     use super::*;
 

@@ -55,6 +55,7 @@ pub enum FinalSigma {
 }
 
 /// The training noise schedule and the fields that solvers read.
+#[allow(clippy::struct_excessive_bools, reason = "it mirrors the file")]
 #[derive(Clone, Debug, Deserialize)]
 pub struct SchedulerConfig {
     /// First β.

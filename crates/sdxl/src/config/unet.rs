@@ -57,6 +57,10 @@ fn one() -> OneOrEach {
     OneOrEach::One(1)
 }
 
+#[allow(
+    clippy::unnecessary_wraps,
+    reason = "serde's default has the field's type"
+)]
 fn cross_attention() -> Option<String> {
     Some(MIDDLE.to_owned())
 }
@@ -128,22 +132,22 @@ impl UNetConfig {
     /// # Errors
     /// Refuses inpainting and refiner UNets, other block types and variants, by name.
     pub fn read(path: &Path) -> Result<UNetConfig, Error> {
-        UNetConfig::checked(read_config(path)?, path)
+        UNetConfig::checked(&read_config(path)?, path)
     }
 
     /// As [`UNetConfig::read`], from JSON.
     pub fn parse(json: Value, path: &Path) -> Result<UNetConfig, Error> {
-        UNetConfig::checked(config_of(json, path)?, path)
+        UNetConfig::checked(&config_of(json, path)?, path)
     }
 
-    fn checked(raw: RawUNet, path: &Path) -> Result<UNetConfig, Error> {
-        check_channels(&raw, path)?;
-        check_variants(&raw, path)?;
-        let (down, up) = levels(&raw, path)?;
-        let (time_id_dim, added_dim) = conditioning(&raw, path)?;
-        let mid = middle(&raw, path)?;
+    fn checked(raw: &RawUNet, path: &Path) -> Result<UNetConfig, Error> {
+        check_channels(raw, path)?;
+        check_variants(raw, path)?;
+        let (down, up) = levels(raw, path)?;
+        let (time_id_dim, added_dim) = conditioning(raw, path)?;
+        let mid = middle(raw, path)?;
         Ok(UNetConfig {
-            cross_attention_dim: cross_attention_dim(&raw, path)?,
+            cross_attention_dim: cross_attention_dim(raw, path)?,
             down,
             mid,
             up,

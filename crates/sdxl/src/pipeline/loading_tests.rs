@@ -335,6 +335,4 @@ fn a_schedulers_infinity_is_read() {
     let more = "{\"lambda_min_clipped\": -Infinity, \"solver_order\": 2,";
     std::fs::write(&path, text.replacen('{', more, 1)).unwrap();
     folder.load().unwrap();
-    std::fs::write(&path, text.replacen('{', "{\"steps_offset\": NaN,", 1)).unwrap();
-    assert!(load_error(&folder).contains("scheduler_config.json"));
 }

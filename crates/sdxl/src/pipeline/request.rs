@@ -134,6 +134,10 @@ impl SampleRequest {
             let problem = "expected 1, the last layer, or more; 2 is what SDXL was trained with";
             return Err(Error::bad_request("clip_skip", problem));
         }
+        if self.clip_skip == 0 {
+            let problem = "expected 1, the last layer, or more; 2 is what SDXL was trained with";
+            return Err(Error::bad_request("clip_skip", problem));
+        }
         check_range("guidance", self.guidance, MAX_GUIDANCE)?;
         check_range("guidance_rescale", self.guidance_rescale, 1.0)?;
         self.init

@@ -151,9 +151,9 @@ fn long_prompts_take_several_windows_and_end_somewhere() {
 /// Makes a request bad in one field.
 type Change = fn(&mut SampleRequest);
 
-fn init(side: u32, strength: f64) -> Option<Init> {
+fn init(side: u32, strength: f64) -> Init {
     let picture = Arc::new(RgbImage::new(side, side));
-    Some(Init { picture, strength })
+    Init { picture, strength }
 }
 
 #[test]
@@ -179,10 +179,10 @@ fn bad_requests_are_refused_by_field_before_any_work() {
         ("guidance", |r| r.guidance = -1.0),
         ("guidance_rescale", |r| r.guidance_rescale = f64::NAN),
         ("guidance_rescale", |r| r.guidance_rescale = 1.1),
-        ("strength", |r| r.init = init(64, f64::NAN)),
-        ("strength", |r| r.init = init(64, 0.0)),
-        ("strength", |r| r.init = init(64, 0.2)),
-        ("init", |r| r.init = init(32, 0.5)),
+        ("strength", |r| r.init = Some(init(64, f64::NAN))),
+        ("strength", |r| r.init = Some(init(64, 0.0))),
+        ("strength", |r| r.init = Some(init(64, 0.2))),
+        ("init", |r| r.init = Some(init(32, 0.5))),
         ("prompt", |r| r.prompt = "x".repeat(100_000)),
         ("prompt", |r| r.prompt = "é ".repeat(700)),
         ("negative_prompt", |r| {

@@ -194,15 +194,14 @@ impl PromptTokens {
         digest.update((clip_skip.get() as u64).to_le_bytes());
         for tokens in [&self.first, &self.second] {
             digest.update((tokens.ids.len() as u64).to_le_bytes());
-            tokens
-                .ids
-                .iter()
-                .for_each(|id| digest.update(id.to_le_bytes()));
+            for id in &tokens.ids {
+                digest.update(id.to_le_bytes());
+            }
             let weights = tokens.weights.as_deref().unwrap_or_default();
             digest.update((weights.len() as u64).to_le_bytes());
-            weights
-                .iter()
-                .for_each(|weight| digest.update(weight.to_le_bytes()));
+            for weight in weights {
+                digest.update(weight.to_le_bytes());
+            }
         }
         digest.finalize().into()
     }

@@ -69,7 +69,9 @@ fn spread(weight: f64, tokens: usize) -> f64 {
 fn centre(weights: &mut [f64]) {
     let mean = weights.iter().sum::<f64>() / weights.len().max(1) as f64;
     if mean - 1.0 != 0.0 {
-        weights.iter_mut().for_each(|weight| *weight += 1.0 - mean);
+        for weight in weights {
+            *weight += 1.0 - mean;
+        }
     }
 }
 

@@ -75,6 +75,7 @@ impl FromStr for Scheduler {
 }
 
 #[cfg(test)]
+#[allow(clippy::float_cmp, reason = "zero is exact")]
 mod tests {
     use std::path::Path;
 
@@ -83,7 +84,7 @@ mod tests {
     use super::*;
     use crate::config::SchedulerConfig;
 
-    fn solver(scheduler: Scheduler, more: Value) -> Result<Solver, Error> {
+    fn solver(scheduler: Scheduler, more: &Value) -> Result<Solver, Error> {
         let mut config = json!({
             "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
             "timestep_spacing": "leading", "steps_offset": 1,
@@ -98,7 +99,7 @@ mod tests {
     #[test]
     fn noise_levels_may_end_above_zero_and_within_bounds() {
         let last = |scheduler| {
-            let solver = solver(scheduler, json!({"final_sigmas_type": "sigma_min"})).unwrap();
+            let solver = solver(scheduler, &json!({"final_sigmas_type": "sigma_min"})).unwrap();
             solver.sigmas()[7]
         };
         assert!((last(Scheduler::Euler) - 0.029_167_53).abs() < 1e-7);
@@ -106,7 +107,7 @@ mod tests {
         assert_eq!(last(Scheduler::EulerAncestral), 0.0);
         let bounds = json!({"sigma_min": 0.05, "sigma_max": 10.0});
         for scheduler in [Scheduler::EulerKarras, Scheduler::Dpmpp2mKarras] {
-            let solver = solver(scheduler, bounds.clone()).unwrap();
+            let solver = solver(scheduler, &bounds).unwrap();
             let sigmas = solver.sigmas();
             let ends = [(sigmas[0], 10.0), (sigmas[6], 0.05), (sigmas[7], 0.0)];
             assert!(ends.iter().all(|(a, b)| (a - b).abs() < 1e-6), "{sigmas:?}");
@@ -115,23 +116,23 @@ mod tests {
 
     #[test]
     fn what_a_solver_cannot_do_is_refused_by_name() {
-        let refused = |scheduler, more| match solver(scheduler, more) {
+        let refused = |scheduler, more: &Value| match solver(scheduler, more) {
             Ok(_) => panic!("taken"),
             Err(error) => error.to_string(),
         };
-        let said = refused(Scheduler::Ddim, json!({"thresholding": true}));
+        let said = refused(Scheduler::Ddim, &json!({"thresholding": true}));
         assert!(
             said.contains("ddim") && said.contains("thresholding"),
             "{said}"
         );
         let said = refused(
             Scheduler::Euler,
-            json!({"interpolation_type": "log_linear"}),
+            &json!({"interpolation_type": "log_linear"}),
         );
         assert!(said.contains("interpolation_type"), "{said}");
-        let said = refused(Scheduler::Dpmpp2m, json!({"lambda_min_clipped": -2.0}));
+        let said = refused(Scheduler::Dpmpp2m, &json!({"lambda_min_clipped": -2.0}));
         assert!(said.contains("lambda_min_clipped"), "{said}");
-        solver(Scheduler::Dpmpp2m, json!({"lambda_min_clipped": -5.1})).unwrap();
-        solver(Scheduler::Euler, json!({"thresholding": true})).unwrap();
+        solver(Scheduler::Dpmpp2m, &json!({"lambda_min_clipped": -5.1})).unwrap();
+        solver(Scheduler::Euler, &json!({"thresholding": true})).unwrap();
     }
 }

@@ -29,6 +29,10 @@ struct Canvas {
 }
 
 /// Whether two renders show the same person in the same strength: the same LoRA serves both.
+#[allow(
+    clippy::float_cmp,
+    reason = "only the very same scale gives the same LoRA"
+)]
 pub fn same_person(a: &Job, b: &Job) -> bool {
     a.sets == b.sets && (a.sets.is_empty() || a.spec.id_scale == b.spec.id_scale)
 }

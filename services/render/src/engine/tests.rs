@@ -98,7 +98,7 @@ fn several_people_in_one_batch_look_as_each_alone() {
     };
     let specs = [seeded(1, 3.5), seeded(2, 5.0), seeded(3, 3.5)];
     let sets = [person(&models, 1), person(&models, 2), Vec::new()];
-    let jobs = |_| {
+    let jobs = || {
         specs
             .clone()
             .into_iter()
@@ -111,7 +111,7 @@ fn several_people_in_one_batch_look_as_each_alone() {
         .collect();
     assert_ne!(apart[0], apart[1]);
     // On the CPU each person is merged in turn: the same pixels.
-    let ends = paint(&mut models, jobs(()));
+    let ends = paint(&mut models, jobs());
     let together: Vec<_> = ends
         .iter()
         .map(|end| pixels(end.as_ref().unwrap()))
@@ -119,7 +119,7 @@ fn several_people_in_one_batch_look_as_each_alone() {
     assert_eq!(together, apart);
     // Elsewhere their LoRAs stay beside the weights: rounded otherwise.
     models.mixes_people = true;
-    let ends = paint(&mut models, jobs(()));
+    let ends = paint(&mut models, jobs());
     for (end, apart) in ends.iter().zip(&apart) {
         let mixed = pixels(end.as_ref().unwrap());
         let mean = mean_difference(&mixed[0], &apart[0]);
