@@ -71,6 +71,20 @@ fn the_pocket_inspects_clean() {
 }
 
 #[test]
+fn a_tokenizer_is_two_files_or_one() {
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path().join("pocket");
+    pocket::make(&dir, 0).unwrap();
+    let file = |name: &str| dir.join("sdxl/tokenizer_2").join(name);
+    for name in ["vocab.json", "merges.txt"] {
+        fs::remove_file(file(name)).unwrap();
+    }
+    assert_eq!(inspect(&dir).parts[0].problems.len(), 2);
+    fs::write(file("tokenizer.json"), "{}").unwrap();
+    assert!(inspect(&dir).is_ok());
+}
+
+#[test]
 fn the_released_models_are_counted_exactly() {
     let (_scratch, dir) = bundle(
         "[sdxl]\npath = \"sdxl\"\n[hyperlora]\npath = \"hyperlora\"\n[clip_vision]\npath = \"clip\"\n\

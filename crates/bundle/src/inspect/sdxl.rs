@@ -9,14 +9,9 @@ use crate::layout::{TextConfig, UnetConfig, VaeConfig};
 use crate::open::SdxlModel;
 
 /// The files of a diffusers folder that hold no weights; `config.json`s are read where their weights are.
-const WITHOUT_WEIGHTS: [&str; 6] = [
-    "model_index.json",
-    "scheduler/scheduler_config.json",
-    "tokenizer/vocab.json",
-    "tokenizer/merges.txt",
-    "tokenizer_2/vocab.json",
-    "tokenizer_2/merges.txt",
-];
+const WITHOUT_WEIGHTS: [&str; 2] = ["model_index.json", "scheduler/scheduler_config.json"];
+/// The tokenizers' folders.
+const TOKENIZERS: [&str; 2] = ["tokenizer", "tokenizer_2"];
 
 /// Describes a model and lists what does not fit.
 pub(super) fn inspect(section: &str, model: &SdxlModel) -> PartReport {
@@ -31,11 +26,23 @@ fn folder(section: &str, dir: &Path) -> PartReport {
     for path in WITHOUT_WEIGHTS {
         report.has(dir, path);
     }
+    for part in TOKENIZERS {
+        tokenizer(&mut report, dir, part);
+    }
     text_encoder(&mut report, dir, "text_encoder/", false);
     text_encoder(&mut report, dir, "text_encoder_2/", true);
     unet(&mut report, dir);
     vae(&mut report, dir);
     report
+}
+
+/// Vocabulary and merges, or both in the one file that newer versions of transformers write.
+fn tokenizer(report: &mut PartReport, dir: &Path, part: &str) {
+    if dir.join(part).join("tokenizer.json").is_file() {
+        return;
+    }
+    report.has(dir, &format!("{part}/vocab.json"));
+    report.has(dir, &format!("{part}/merges.txt"));
 }
 
 fn text_encoder(report: &mut PartReport, dir: &Path, folder: &str, projected: bool) {
