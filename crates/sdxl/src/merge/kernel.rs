@@ -1,12 +1,13 @@
 //! base + Σ scale · up · down in one pass over a matrix.
 
+use std::mem::MaybeUninit;
+
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result as Compute, Shape, Tensor};
-use gemm::Parallelism;
-use half::{bf16, f16};
+use half::{bf16, f16, slice::HalfFloatSliceExt as _};
 use rayon::prelude::*;
 
 use super::LowRankUpdate;
-use crate::cpu::{Operand, Size, add_product, contiguous_f32};
+use crate::cpu::contiguous_f32;
 
 /// Rows that a task merges at a time: a tile of 32 rows of SDXL's widest matrix is 256 KiB of f32,
 /// which stays in the second-level cache.
@@ -35,7 +36,7 @@ pub fn stacked(base: &Tensor, terms: &[&LowRankUpdate]) -> Compute<(Tensor, Tens
     Ok((downs, Tensor::cat(&ups, 1)?.contiguous()?))
 }
 
-/// Tile by tile: widened, multiplied onto, rounded. Nothing of the matrix's size is made but the result.
+/// Tile by tile: widened, the products added, rounded. Nothing of the matrix's size is made but the result.
 struct CpuMerge;
 
 impl CustomOp3 for CpuMerge {
@@ -72,41 +73,47 @@ impl CustomOp3 for CpuMerge {
     }
 }
 
-/// A number type of weights.
-trait Number: Copy + Default + Send + Sync {
-    fn widen(self) -> f32;
-    fn round(wide: f32) -> Self;
+/// A number type of weights. Both ways go by whole slices: halves are converted eight at a time where the
+/// processor can.
+trait Number: Copy + Send + Sync {
+    fn widen(numbers: &[Self], wide: &mut Vec<f32>);
+    fn round(wide: &[f32], numbers: &mut [MaybeUninit<Self>]);
 }
 
 impl Number for f32 {
-    fn widen(self) -> f32 {
-        self
+    fn widen(numbers: &[f32], wide: &mut Vec<f32>) {
+        wide.clear();
+        wide.extend_from_slice(numbers);
     }
 
-    fn round(wide: f32) -> f32 {
-        wide
+    fn round(wide: &[f32], numbers: &mut [MaybeUninit<f32>]) {
+        numbers.write_copy_of_slice(wide);
     }
 }
 
-impl Number for f16 {
-    fn widen(self) -> f32 {
-        self.to_f32()
-    }
+/// The same for both halves, which share a trait for slices but none for numbers.
+macro_rules! half_number {
+    ($half:ident) => {
+        impl Number for $half {
+            fn widen(numbers: &[$half], wide: &mut Vec<f32>) {
+                wide.resize(numbers.len(), 0.0);
+                numbers.convert_to_f32_slice(wide);
+            }
 
-    fn round(wide: f32) -> f16 {
-        f16::from_f32(wide)
-    }
+            fn round(wide: &[f32], numbers: &mut [MaybeUninit<$half>]) {
+                let mut block = [$half::ZERO; 1024];
+                let blocks = numbers.chunks_mut(block.len());
+                for (numbers, wide) in blocks.zip(wide.chunks(block.len())) {
+                    block[..wide.len()].convert_from_f32_slice(wide);
+                    numbers.write_copy_of_slice(&block[..wide.len()]);
+                }
+            }
+        }
+    };
 }
 
-impl Number for bf16 {
-    fn widen(self) -> f32 {
-        self.to_f32()
-    }
-
-    fn round(wide: f32) -> bf16 {
-        bf16::from_f32(wide)
-    }
-}
+half_number!(f16);
+half_number!(bf16);
 
 struct Update<'a> {
     ups: &'a [f32],
@@ -117,40 +124,73 @@ struct Update<'a> {
 
 impl Update<'_> {
     fn merge<T: Number>(&self, base: &[T]) -> Vec<T> {
-        let mut out = vec![T::default(); base.len()];
+        let mut out = Vec::with_capacity(base.len());
         let (size, ups) = ((TILE_ROWS * self.cols).max(1), TILE_ROWS * self.rank);
-        out.par_chunks_mut(size)
-            .zip(base.par_chunks(size))
-            .zip(self.ups.par_chunks(ups.max(1)))
+        out.spare_capacity_mut()[..base.len()]
+            .par_chunks_mut(size)
+            .zip_eq(base.par_chunks(size))
+            .zip_eq(self.ups.par_chunks(ups.max(1)))
             .for_each_init(Vec::new, |wide, ((out, base), ups)| {
-                wide.clear();
-                wide.extend(base.iter().map(|value| value.widen()));
-                self.add(ups, wide);
-                for (out, &wide) in out.iter_mut().zip(wide.iter()) {
-                    *out = T::round(wide);
-                }
+                T::widen(base, wide);
+                add_products(wide, ups, self.downs, self.cols);
+                T::round(wide, out);
             });
+        // SAFETY: the tiles cover all of it, and each was written whole.
+        #[allow(
+            unsafe_code,
+            reason = "not zeroed before: that is a pass over memory of its own"
+        )]
+        unsafe {
+            out.set_len(base.len());
+        }
         out
     }
+}
 
-    /// Adds ups · downs to some rows.
-    fn add(&self, ups: &[f32], rows: &mut [f32]) {
-        let size = Size {
-            m: rows.len() / self.cols.max(1),
-            n: self.cols,
-            k: self.rank,
-        };
-        let row_major = |data, row_stride| Operand {
-            data,
-            row_stride,
-            column_stride: 1,
-        };
-        let (ups, downs) = (row_major(ups, self.rank), row_major(self.downs, self.cols));
-        // SAFETY: `rows` holds m rows of n numbers and is not shared.
-        #[allow(unsafe_code, reason = "the product is added in place")]
-        unsafe {
-            let out = rows.as_mut_ptr();
-            add_product(out, self.cols, size, ups, downs, Parallelism::None);
+/// Adds ups [rows, r] · downs [r, cols] to some rows.
+fn add_products(rows: &mut [f32], ups: &[f32], downs: &[f32], cols: usize) {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has been asked.
+        #[allow(unsafe_code, reason = "compiled for AVX2")]
+        return unsafe { add_products_avx2(rows, ups, downs, cols) };
+    }
+    add_products_plain(rows, ups, downs, cols);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn add_products_avx2(rows: &mut [f32], ups: &[f32], downs: &[f32], cols: usize) {
+    add_products_plain(rows, ups, downs, cols);
+}
+
+/// Plain loops over columns, which compilers turn into vectors; four terms at a time, so that a sum is
+/// loaded and stored once for four products. A product of so few terms is not worth packing.
+#[inline(always)]
+#[allow(
+    clippy::inline_always,
+    reason = "compiled anew with its caller's instructions"
+)]
+fn add_products_plain(rows: &mut [f32], ups: &[f32], downs: &[f32], cols: usize) {
+    let rank = downs.len() / cols.max(1);
+    for (row, ups) in rows
+        .chunks_exact_mut(cols.max(1))
+        .zip(ups.chunks_exact(rank.max(1)))
+    {
+        let (fours, rest) = ups.as_chunks::<4>();
+        let (many, few) = downs.split_at(4 * fours.len() * cols);
+        for (up, down) in fours.iter().zip(many.chunks_exact(4 * cols)) {
+            let (a, down) = down.split_at(cols);
+            let (b, down) = down.split_at(cols);
+            let (c, d) = down.split_at(cols);
+            for ((((sum, a), b), c), d) in row.iter_mut().zip(a).zip(b).zip(c).zip(d) {
+                *sum += (up[0] * a + up[1] * b) + (up[2] * c + up[3] * d);
+            }
+        }
+        for (up, down) in rest.iter().zip(few.chunks_exact(cols)) {
+            for (sum, down) in row.iter_mut().zip(down) {
+                *sum += up * down;
+            }
         }
     }
 }
