@@ -36,6 +36,10 @@ impl Queue {
     }
 }
 
+/// How long the server keeps one pull. A server that loses one, as when its stream is deleted at that moment, says nothing:
+/// then this is how long nobody notices.
+const PULL: Duration = Duration::from_secs(5);
+
 /// Prompts to pull. Nothing is fetched ahead: a prompt that waits here could be another worker's.
 pub struct Prompts<T> {
     queue: Queue,
@@ -70,7 +74,7 @@ impl<T: Message> Prompts<T> {
     /// When JetStream is away. Calling again later is all there is to do.
     pub async fn next(&mut self, wait: Duration) -> Result<Option<Delivery<T>>, QueueError> {
         let deadline = Instant::now() + wait;
-        while let Some(message) = self.fetch(deadline).await? {
+        while let Some(message) = self.fetch_until(deadline).await? {
             match T::decode(
                 &|name| header_of(message.headers.as_ref(), name),
                 &message.payload,
@@ -80,6 +84,22 @@ impl<T: Message> Prompts<T> {
             }
         }
         Ok(None)
+    }
+
+    /// One message before the deadline, by one pull after the other.
+    async fn fetch_until(
+        &mut self,
+        deadline: Instant,
+    ) -> Result<Option<jetstream::Message>, QueueError> {
+        loop {
+            let pause = deadline.min(Instant::now() + PULL);
+            let message = self.fetch(pause).await?;
+            let now = Instant::now();
+            // A pull that ends early has its reason; asking again at once would only go round in circles.
+            if message.is_some() || now < pause || now >= deadline {
+                return Ok(message);
+            }
+        }
     }
 
     /// One message. A server that was restarted has forgotten the pull, one that was wiped the consumer too: both
