@@ -5,6 +5,7 @@ use std::time::Instant;
 use clap::Args;
 use likeness_domain::coefficients::Coefficients;
 use likeness_hyperlora::{Basis, Kind, Lora, Stack};
+use likeness_render::low_rank_updates;
 use likeness_sdxl::{AttentionMatrix, BareMatrices, LowRankUpdate, NumberType};
 use serde_json::json;
 
@@ -77,15 +78,7 @@ fn synthesize(basis: &Basis, person: &Coefficients) -> Result<Lora, Failure> {
 fn updates(lora: &Lora) -> Result<Vec<LowRankUpdate>, Failure> {
     let mut stack = Stack::default();
     stack.push(lora, SCALE).map_err(failed)?;
-    let updates = stack.updates().map_err(failed)?.into_iter();
-    Ok(updates
-        .map(|update| LowRankUpdate {
-            matrix: update.target(),
-            down: update.down,
-            up: update.up,
-            scale: 1.0,
-        })
-        .collect())
+    low_rank_updates(&stack).map_err(failed)
 }
 
 /// Weights of the shapes that the LoRA is for.

@@ -11,8 +11,9 @@ use std::{
 use candle_core::{Device, Tensor};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use likeness_bundle::{Bundle, Defaults, SdxlModel};
+use likeness_bundle::{Bundle, Defaults};
 use likeness_hyperlora::{Basis, Kind, Lora, Stack};
+use likeness_render::{load_sdxl, low_rank_updates};
 use likeness_sdxl::{
     DeviceName, Init, LoadOptions, LowRankUpdate, NumberType, SampleRequest, Scheduler, Sdxl, Step,
     has_trigger,
@@ -160,7 +161,7 @@ pub fn sample(args: &SampleArgs, output: Output) -> Result<(), Failure> {
     let options = args.options()?;
     let stack = args.persons(&bundle)?;
     let loras = args.loras()?;
-    let mut model = load(source, &options)?;
+    let mut model = load_sdxl(&source, &options).map_err(failed)?;
     let updates = updates(stack, &loras, &model)?;
     model.merge(&updates).map_err(failed)?;
     args.warn_without_trigger(bundle.defaults());
@@ -274,16 +275,6 @@ impl SampleArgs {
     }
 }
 
-fn load(source: SdxlModel, options: &LoadOptions) -> Result<Sdxl, Failure> {
-    match source {
-        SdxlModel::Folder(dir) => Sdxl::load(&dir, options),
-        SdxlModel::SingleFile { path, config } => {
-            Sdxl::load_single_file(&path, config.as_deref(), options)
-        }
-    }
-    .map_err(failed)
-}
-
 /// The updates of all persons and LoRAs, stacked.
 fn updates(
     mut stack: Stack,
@@ -301,15 +292,7 @@ fn updates(
             .push(lora, file.scale.unwrap_or(1.0))
             .map_err(failed)?;
     }
-    let updates = stack.updates().map_err(failed)?.into_iter();
-    Ok(updates
-        .map(|update| LowRankUpdate {
-            matrix: update.target(),
-            down: update.down,
-            up: update.up,
-            scale: 1.0,
-        })
-        .collect())
+    low_rank_updates(&stack).map_err(failed)
 }
 
 /// What was seen of every step.

@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use anyhow::Context as _;
-use likeness_bundle::{Bundle, SdxlModel};
+use likeness_bundle::Bundle;
 use likeness_domain::bundle::{BundleSummary, RenderDefaults};
 use likeness_hyperlora::Basis;
 use likeness_sdxl::{LoadOptions, SampleRequest, Scheduler, Sdxl, with_trigger};
@@ -17,7 +17,7 @@ use super::{
     group::{Kind, groups},
     paint::{model_fault, same_person},
 };
-use crate::device::Compute;
+use crate::{device::Compute, sdxl::load_sdxl};
 
 /// What the models' thread owns: the basis, and one SDXL model at a time.
 pub struct Models {
@@ -44,7 +44,7 @@ impl Models {
         };
         let basis = Basis::load(&bundle.hyperlora()?.dir, &options.device)?;
         let loaded = bundle.name().to_owned();
-        let sdxl = load_sdxl(&bundle, None, &options)?;
+        let sdxl = load_sdxl(&bundle.sdxl(None)?, &options)?;
         Ok(Self {
             faces: FaceFinder::of(&bundle),
             bundle,
@@ -124,7 +124,8 @@ impl Models {
             return Ok(());
         }
         let name = (model != self.bundle.name()).then_some(model);
-        self.sdxl = load_sdxl(&self.bundle, name, &self.options).map_err(|error| {
+        let load = || anyhow::Ok(load_sdxl(&self.bundle.sdxl(name)?, &self.options)?);
+        self.sdxl = load().map_err(|error| {
             tracing::error!(model, "{error:#}");
             not_loaded(&error)
         })?;
@@ -168,14 +169,5 @@ fn not_loaded(error: &anyhow::Error) -> Failure {
             Failure::Transient { reason, message }
         }
         _ => Failure::Permanent { reason, message },
-    }
-}
-
-fn load_sdxl(bundle: &Bundle, model: Option<&str>, options: &LoadOptions) -> anyhow::Result<Sdxl> {
-    match bundle.sdxl(model)? {
-        SdxlModel::Folder(dir) => Ok(Sdxl::load(&dir, options)?),
-        SdxlModel::SingleFile { path, config } => {
-            Ok(Sdxl::load_single_file(&path, config.as_deref(), options)?)
-        }
     }
 }

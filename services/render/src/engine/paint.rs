@@ -15,6 +15,7 @@ use ring::digest::{SHA256, digest};
 use super::{
     Failure, Job, Order, Painted, encode::encode, faces::Painting, group::told, models::Models,
 };
+use crate::sdxl::low_rank_updates;
 
 /// Longest side of a preview in pixels.
 const PREVIEW_SIDE: u32 = 128;
@@ -319,15 +320,7 @@ fn blend(sets: &[(Coefficients, f32)]) -> Result<Coefficients, Failure> {
 fn updates(lora: &Lora, scale: f64) -> Result<Vec<LowRankUpdate>, likeness_hyperlora::Error> {
     let mut stack = Stack::default();
     stack.push(lora, scale)?;
-    let updates = stack.updates()?.into_iter();
-    Ok(updates
-        .map(|update| LowRankUpdate {
-            matrix: update.target(),
-            down: update.down,
-            up: update.up,
-            scale: 1.0,
-        })
-        .collect())
+    low_rank_updates(&stack)
 }
 
 fn report(job: &Job, image: u32, step: u32, seen: &Step<'_>) {
