@@ -7,9 +7,11 @@ use anyhow::Context as _;
 use clap::Args;
 
 pub mod lifecycle;
+pub mod memory;
 pub mod telemetry;
 
 pub use lifecycle::Lifecycle;
+pub use memory::keep_large_buffers;
 pub use telemetry::{LogFormat, TelemetryArgs};
 
 /// How long the runtime waits for blocking threads once every task has ended or was given up.

@@ -21,10 +21,25 @@ use fail::Failure;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if computes(&cli.command) {
+        likeness_runtime::keep_large_buffers();
+    }
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
+}
+
+/// Whether this process runs models.
+fn computes(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Enroll(_)
+            | Command::Render(_)
+            | Command::Dev(_)
+            | Command::Model(_)
+            | Command::Bench(_)
+    )
 }
 
 fn run(cli: Cli) -> Result<(), Failure> {

@@ -15,6 +15,7 @@ struct Args {
 }
 
 fn main() -> anyhow::Result<()> {
+    likeness_runtime::keep_large_buffers();
     let args = Args::parse();
     likeness_runtime::main(&args.runtime, |lifecycle| async move {
         Render::from_args(args.render).await?.spawn(&lifecycle);
