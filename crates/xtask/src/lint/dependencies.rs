@@ -22,6 +22,7 @@ const ALLOWED: [(&str, &[&str]); 21] = [
     ("picture", &[]),
     ("portraits", &[]),
     ("face", &["domain", "picture"]),
+    ("webdataset", &["picture"]),
     ("hyperlora", &["domain"]),
     ("sdxl", &["checkpoint", "domain"]),
     ("bundle", &["checkpoint", "domain"]),
