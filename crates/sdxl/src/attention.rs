@@ -6,6 +6,7 @@ use gemm::Parallelism;
 use rayon::prelude::*;
 
 use crate::cpu::{Operand, Size, add_product, contiguous_f32, exp};
+use crate::gradients;
 
 /// Scores held at a time (64 MiB in f32, beside at most two copies while their softmax is taken): at
 /// 4096 tokens one sample's would take ten times that.
@@ -19,15 +20,13 @@ const MAX_SCORES: usize = 1 << 24;
 /// Shapes that do not fit; a failing device.
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize) -> Result<Tensor> {
     let dtype = q.dtype();
-    // The fast operation has no gradient: what is trained goes the other way.
-    let tracked = q.track_op() || k.track_op() || v.track_op();
     let fast = matches!(dtype, DType::F32 | DType::F16 | DType::BF16);
-    if !q.device().is_cpu() || !fast || tracked {
+    if !q.device().is_cpu() || !fast {
         return composed(q, k, v, heads, MAX_SCORES);
     }
     let full = |x: &Tensor| x.to_dtype(DType::F32)?.contiguous();
     full(q)?
-        .apply_op3_no_bwd(&full(k)?, &full(v)?, &CpuAttention { heads })?
+        .apply_op3(&full(k)?, &full(v)?, CpuAttention { heads })?
         .to_dtype(dtype)
 }
 
@@ -164,6 +163,17 @@ impl CustomOp3 for CpuAttention {
             .for_each(|task| inputs.run(task, rows, destination));
         Ok((CpuStorage::F32(out), Shape::from((batch, n, width))))
     }
+
+    fn bwd(
+        &self,
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> Result<gradients::Three> {
+        gradients::attention(self.heads, [q, k, v], grad)
+    }
 }
 
 struct Inputs<'a> {
@@ -255,7 +265,7 @@ impl Inputs<'_> {
 }
 
 /// softmax(scale · row), in place.
-fn softmax_row(row: &mut [f32], scale: f32) {
+pub(crate) fn softmax_row(row: &mut [f32], scale: f32) {
     let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     for v in row.iter_mut() {
         *v = exp((*v - largest) * scale);

@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use crate::Error;
 use crate::cpu::{Operand, Size, add_product, contiguous_f32};
+use crate::gradients;
 use crate::weights::Weights;
 
 /// Numbers in one tile's columns (16 MiB): bounds memory at large pictures.
@@ -69,17 +70,24 @@ impl Conv {
         })
     }
 
+    /// From a weight [output, input, k, k] and a bias [output].
+    #[cfg(test)]
+    pub fn of(weight: Tensor, bias: Tensor, shape: ConvShape) -> Conv {
+        Conv {
+            weight,
+            bias,
+            shape,
+        }
+    }
+
     /// [b, input, h, w] → [b, output, h', w'].
     pub fn forward(&self, x: &Tensor) -> Compute<Tensor> {
         let ConvShape {
             stride, padding, ..
         } = self.shape;
-        // The fast operation has no gradient: what is trained goes the other way.
-        if x.device().is_cpu() && x.dtype() == DType::F32 && !x.track_op() {
+        if x.device().is_cpu() && x.dtype() == DType::F32 {
             let op = CpuConv(self.shape);
-            return x
-                .contiguous()?
-                .apply_op3_no_bwd(&self.weight, &self.bias, &op);
+            return x.contiguous()?.apply_op3(&self.weight, &self.bias, op);
         }
         let y = x.conv2d(&self.weight, padding, stride, 1, 1)?;
         y.broadcast_add(&self.bias.reshape((1, (), 1, 1))?)
@@ -90,13 +98,13 @@ struct CpuConv(ConvShape);
 
 /// Sizes of one run.
 #[derive(Clone, Copy)]
-struct Plan {
+pub(crate) struct Plan {
     shape: ConvShape,
-    input: usize,
-    output: usize,
+    pub input: usize,
+    pub output: usize,
     /// Height and width in and out.
-    from: (usize, usize),
-    to: (usize, usize),
+    pub from: (usize, usize),
+    pub to: (usize, usize),
 }
 
 impl CustomOp3 for CpuConv {
@@ -113,28 +121,30 @@ impl CustomOp3 for CpuConv {
         bias: &CpuStorage,
         bias_layout: &Layout,
     ) -> Compute<(CpuStorage, Shape)> {
-        let (batch, input, height, width) = layout.shape().dims4()?;
-        let (output, expected, ..) = weight_layout.shape().dims4()?;
-        let smallest = height.min(width) + 2 * self.0.padding;
-        if input != expected || smallest < self.0.kernel || bias_layout.dims() != [output] {
-            candle_core::bail!("conv2d-bias: {:?} does not fit the kernel", layout.shape())
+        let plan = Plan::of(self.0, layout.shape(), weight_layout.shape())?;
+        let (batch, to) = (layout.dims()[0], plan.to);
+        if bias_layout.dims() != [plan.output] {
+            candle_core::bail!("conv2d-bias: {bias_layout:?} does not fit the kernel")
         }
-        let to = (self.0.output(height), self.0.output(width));
-        let plan = Plan {
-            shape: self.0,
-            input,
-            output,
-            from: (height, width),
-            to,
-        };
         let x = contiguous_f32(x, layout)?;
         let weight = contiguous_f32(weight, weight_layout)?;
         let mut out = spread(contiguous_f32(bias, bias_layout)?, batch, to.0 * to.1);
         plan.run(x, weight, &mut out);
         Ok((
             CpuStorage::F32(out),
-            Shape::from((batch, output, to.0, to.1)),
+            Shape::from((batch, plan.output, to.0, to.1)),
         ))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        bias: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> Compute<gradients::Three> {
+        gradients::conv(self.0, x, weight, bias, grad)
     }
 }
 
@@ -161,8 +171,24 @@ unsafe impl Send for Destination {}
 unsafe impl Sync for Destination {}
 
 impl Plan {
+    /// Of `x` [b, input, h, w] with `weight` [output, input, k, k].
+    pub fn of(shape: ConvShape, x: &Shape, weight: &Shape) -> Compute<Plan> {
+        let (_, input, height, width) = x.dims4()?;
+        let (output, expected, ..) = weight.dims4()?;
+        if input != expected || height.min(width) + 2 * shape.padding < shape.kernel {
+            candle_core::bail!("conv2d-bias: {x:?} does not fit the kernel {weight:?}")
+        }
+        Ok(Plan {
+            shape,
+            input,
+            output,
+            from: (height, width),
+            to: (shape.output(height), shape.output(width)),
+        })
+    }
+
     /// Adds the products to `out`, which holds the bias.
-    fn run(self, x: &[f32], weight: &[f32], out: &mut [f32]) {
+    pub fn run(self, x: &[f32], weight: &[f32], out: &mut [f32]) {
         let threads = rayon::current_num_threads();
         let (height, width) = self.to;
         let batch = x.len() / (self.input * self.from.0 * self.from.1).max(1);
@@ -202,7 +228,7 @@ impl Plan {
     }
 
     /// Products per output number.
-    fn depth(self) -> usize {
+    pub fn depth(self) -> usize {
         self.input * self.shape.kernel * self.shape.kernel
     }
 
@@ -255,7 +281,7 @@ impl Plan {
     }
 
     /// The columns of some output rows, [depth, pixels].
-    fn gather(self, x: &[f32], rows: std::ops::Range<usize>) -> Vec<f32> {
+    pub fn gather(self, x: &[f32], rows: std::ops::Range<usize>) -> Vec<f32> {
         let kernel = self.shape.kernel;
         let plane = self.from.0 * self.from.1;
         let mut columns = Vec::with_capacity(self.depth() * rows.len() * self.to.1);

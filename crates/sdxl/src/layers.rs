@@ -6,6 +6,7 @@ use rayon::prelude::*;
 
 use crate::Error;
 use crate::cpu::{Operand, Size, add_product, contiguous_f32, gelu, silu};
+use crate::gradients;
 use crate::weights::Weights;
 
 type Compute<T> = candle_core::Result<T>;
@@ -52,26 +53,35 @@ impl LayerNorm {
         })
     }
 
+    /// From a weight and a bias.
+    #[cfg(test)]
+    pub fn of(weight: Tensor, bias: Tensor, eps: f64) -> LayerNorm {
+        LayerNorm { weight, bias, eps }
+    }
+
     /// The norm of the last dimension.
     pub fn forward(&self, x: &Tensor) -> Compute<Tensor> {
         let (weight, bias, eps) = (&self.weight, &self.bias, self.eps as f32);
-        // The fast operation has no gradient: what is trained goes the other way.
-        if x.track_op() {
-            return ops::layer_norm_slow(x, weight, bias, eps);
+        let tracked = x.track_op() || weight.track_op() || bias.track_op();
+        if !tracked {
+            return ops::layer_norm(&x.contiguous()?, weight, bias, eps);
         }
-        ops::layer_norm(&x.contiguous()?, weight, bias, eps)
+        // The tensor library's fast operation has no gradient, and says nothing of it.
+        if x.device().is_cpu() && x.dtype() == DType::F32 {
+            let op = CpuLayerNorm { eps };
+            return x.contiguous()?.apply_op3(weight, bias, op);
+        }
+        ops::layer_norm_slow(x, weight, bias, eps)
     }
 }
 
 /// x · weightᵀ + bias over the last dimension, for a weight that is held elsewhere.
 pub fn apply_linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Compute<Tensor> {
-    let tracked = x.track_op() || weight.track_op() || bias.is_some_and(Tensor::track_op);
-    // The fast operation has no gradient: what is trained goes the other way.
-    if x.device().is_cpu() && x.dtype() == DType::F32 && !tracked {
+    if x.device().is_cpu() && x.dtype() == DType::F32 {
         let (x, weight) = (x.contiguous()?, weight.contiguous()?);
         return match bias {
-            None => x.apply_op2_no_bwd(&weight, &CpuLinear),
-            Some(bias) => x.apply_op3_no_bwd(&weight, bias, &CpuLinear),
+            None => x.apply_op2(&weight, CpuLinear),
+            Some(bias) => x.apply_op3(&weight, bias, CpuLinear),
         };
     }
     let width = x.dim(D::Minus1)?;
@@ -118,6 +128,17 @@ impl CustomOp2 for CpuLinear {
             &[],
         )
     }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> Compute<(Option<Tensor>, Option<Tensor>)> {
+        let (x, weight, _) = gradients::linear(x, weight, None, grad)?;
+        Ok((x, weight))
+    }
 }
 
 impl CustomOp3 for CpuLinear {
@@ -143,6 +164,17 @@ impl CustomOp3 for CpuLinear {
             weight_layout,
             bias,
         )
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        bias: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> Compute<gradients::Three> {
+        gradients::linear(x, weight, Some(bias), grad)
     }
 }
 
@@ -236,6 +268,17 @@ impl GroupNorm {
         })
     }
 
+    /// From a weight and a bias.
+    #[cfg(test)]
+    pub fn of(weight: Tensor, bias: Tensor, groups: usize, eps: f64) -> GroupNorm {
+        GroupNorm {
+            weight,
+            bias,
+            groups,
+            eps,
+        }
+    }
+
     /// The norm of `x` [b, c, h, w].
     pub fn forward(&self, x: &Tensor) -> Compute<Tensor> {
         self.apply(x, false)
@@ -247,16 +290,13 @@ impl GroupNorm {
     }
 
     fn apply(&self, x: &Tensor, silu: bool) -> Compute<Tensor> {
-        // The fast operation has no gradient: what is trained goes the other way.
-        if x.device().is_cpu() && x.dtype() == DType::F32 && !x.track_op() {
+        if x.device().is_cpu() && x.dtype() == DType::F32 {
             let op = CpuGroupNorm {
                 groups: self.groups,
                 eps: self.eps as f32,
                 silu,
             };
-            return x
-                .contiguous()?
-                .apply_op3_no_bwd(&self.weight, &self.bias, &op);
+            return x.contiguous()?.apply_op3(&self.weight, &self.bias, op);
         }
         let y = self.composed(x)?;
         if silu { y.silu() } else { Ok(y) }
@@ -321,6 +361,72 @@ impl CustomOp3 for CpuGroupNorm {
             });
         Ok((CpuStorage::F32(out), layout.shape().clone()))
     }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        bias: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> Compute<gradients::Three> {
+        let norm = gradients::GroupNormSizes {
+            count: self.groups,
+            eps: self.eps,
+            silu: self.silu,
+        };
+        gradients::group_norm(norm, x, weight, bias, grad)
+    }
+}
+
+/// The layer norm of what is trained.
+struct CpuLayerNorm {
+    eps: f32,
+}
+
+impl CustomOp3 for CpuLayerNorm {
+    fn name(&self) -> &'static str {
+        "layer-norm"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        layout: &Layout,
+        weight: &CpuStorage,
+        weight_layout: &Layout,
+        bias: &CpuStorage,
+        bias_layout: &Layout,
+    ) -> Compute<(CpuStorage, Shape)> {
+        let x = contiguous_f32(x, layout)?;
+        let weight = contiguous_f32(weight, weight_layout)?;
+        let bias = contiguous_f32(bias, bias_layout)?;
+        let width = weight.len().max(1);
+        let mut out = vec![0f32; x.len()];
+        let norm = CpuGroupNorm {
+            groups: 1,
+            eps: self.eps,
+            silu: false,
+        };
+        out.par_chunks_mut(width)
+            .zip(x.par_chunks(width))
+            .for_each(|(out, x)| {
+                let affine = weight.iter().copied().zip(bias.iter().copied());
+                norm.normalise(x, out, 1, affine);
+            });
+        Ok((CpuStorage::F32(out), layout.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        bias: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> Compute<gradients::Three> {
+        gradients::layer_norm(self.eps, x, weight, bias, grad)
+    }
 }
 
 impl CpuGroupNorm {
@@ -352,7 +458,7 @@ impl CpuGroupNorm {
 }
 
 /// Σ f(x) in eight independent lanes: vectorised, and more exact than one running sum.
-fn lane_sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+pub(crate) fn lane_sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     let mut total = 0f64;
     for block in x.chunks(4096) {
         let mut lanes = [0f32; 8];
@@ -370,8 +476,8 @@ fn lane_sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
 
 /// GEGLU: the first half of the last dimension times the exact GELU of the second.
 pub fn geglu(x: &Tensor) -> Compute<Tensor> {
-    if x.device().is_cpu() && x.dtype() == DType::F32 && !x.track_op() {
-        return x.contiguous()?.apply_op1_no_bwd(&CpuGeglu);
+    if x.device().is_cpu() && x.dtype() == DType::F32 {
+        return x.contiguous()?.apply_op1(CpuGeglu);
     }
     let halves = x.chunk(2, D::Minus1)?;
     &halves[0] * halves[1].gelu_erf()?
@@ -404,5 +510,9 @@ impl CustomOp1 for CpuGeglu {
                 });
         }
         Ok((CpuStorage::F32(out), Shape::from(dims)))
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Compute<Option<Tensor>> {
+        gradients::geglu(x, grad)
     }
 }

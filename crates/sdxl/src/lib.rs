@@ -34,6 +34,7 @@ mod conv;
 mod cpu;
 mod device;
 mod error;
+mod gradients;
 mod layers;
 mod merge;
 mod noise;
@@ -53,6 +54,14 @@ mod unet;
 mod vae;
 mod weights;
 mod work;
+
+/// The model's parts, for training: each loads from [`Variables`](parts::Variables) as from files, and gradients flow
+/// through its fast operations.
+pub mod parts {
+    pub use crate::config::VaeConfig;
+    pub use crate::vae::Vae;
+    pub use crate::weights::{Variables, Weights};
+}
 
 pub use config::SdxlConfig;
 pub use device::{DeviceError, DeviceName, NumberType, device_class, device_model};

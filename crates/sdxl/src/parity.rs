@@ -108,7 +108,7 @@ fn the_unet_equals_diffusers() {
             time_ids: [80.0, 96.0, 0.0, 0.0, 80.0, 96.0],
         };
         let ours = unet
-            .forward(&noise(5, (2, 4, 10, 12)), 541.5, &conditioning, &[])
+            .forward(&noise(5, (2, 4, 10, 12)), &[541.5], &conditioning, &[])
             .unwrap();
         assert_close(part, &ours, &expected[part], 1e-5);
     }

@@ -84,7 +84,10 @@ impl VaeConfig {
         VaeConfig::checked(read_config(path)?, path)
     }
 
-    /// As [`VaeConfig::read`], from JSON.
+    /// As [`VaeConfig::read`], from JSON; `path` is for the errors.
+    ///
+    /// # Errors
+    /// As [`VaeConfig::read`].
     pub fn parse(json: Value, path: &Path) -> Result<VaeConfig, Error> {
         VaeConfig::checked(config_of(json, path)?, path)
     }

@@ -171,7 +171,7 @@ fn predicted(model: &Sdxl, own: &[Option<&super::Unmerged>]) -> Tensor {
         ..conditioning
     };
     let latents = latents.to_dtype(model.dtype).unwrap();
-    let noise = model.unet.forward(&latents, 500.0, &conditioning, own);
+    let noise = model.unet.forward(&latents, &[500.0], &conditioning, own);
     noise.unwrap().to_dtype(DType::F32).unwrap()
 }
 

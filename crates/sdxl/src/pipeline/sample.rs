@@ -246,7 +246,7 @@ impl Sdxl {
         let unmerged: Vec<_> = walks.iter().map(|walk| walk.unmerged).collect();
         let (latents, timestep) = (Tensor::cat(&inputs, 0)?, walks[0].timestep());
         let unet = &self.unet;
-        let noise = unet.forward(&latents, timestep, &conditioning, &unmerged)?;
+        let noise = unet.forward(&latents, &[timestep as f32], &conditioning, &unmerged)?;
         let noise = noise.to_dtype(DType::F32)?;
         let rows = walks[0].rows();
         let of =

@@ -91,12 +91,12 @@ impl UNet {
         })
     }
 
-    /// The predicted noise [b, 4, h, w] in `latents` [b, 4, h, w] at a timestep. `unmerged` names each
+    /// The predicted noise [b, 4, h, w] in `latents` [b, 4, h, w] at one timestep or one for each of the b. `unmerged` names each
     /// sample's own low-rank terms; the samples divide b evenly, and none need be named.
     pub fn forward(
         &self,
         latents: &Tensor,
-        timestep: f64,
+        timesteps: &[f32],
         conditioning: &Conditioning,
         unmerged: &[Option<&Unmerged>],
     ) -> Result<Tensor, Error> {
@@ -105,7 +105,7 @@ impl UNet {
             text: &conditioning.text,
             unmerged,
         };
-        let time = self.embed_time(timestep, conditioning, latents.dtype())?;
+        let time = self.embed_time(timesteps, conditioning, latents.dtype())?;
         let mut x = self.conv_in.forward(latents)?;
         let mut skips = vec![x.clone()];
         for block in &self.down {
@@ -130,7 +130,7 @@ impl UNet {
     /// SiLU of the embedding of timestep, pooled text and time ids, [b, 4 · first channels].
     fn embed_time(
         &self,
-        timestep: f64,
+        timesteps: &[f32],
         conditioning: &Conditioning,
         dtype: DType,
     ) -> candle_core::Result<Tensor> {
@@ -142,7 +142,7 @@ impl UNet {
             flip: self.config.flip_sin_to_cos,
             shift: self.config.freq_shift,
         };
-        let time = sinusoids.embed(&[timestep as f32], self.config.down[0].channels, device)?;
+        let time = sinusoids.embed(timesteps, self.config.down[0].channels, device)?;
         let time = self.time_embedding.forward(&time.to_dtype(dtype)?)?;
         let ids = sinusoids.embed(time_ids, self.config.time_id_dim, device)?;
         let ids = ids

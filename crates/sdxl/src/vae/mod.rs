@@ -153,12 +153,28 @@ impl Vae {
     }
 
     fn encode_whole(&self, picture: &Tensor) -> Compute<Tensor> {
-        let moments = self.encoder.forward(picture)?;
-        let moments = match &self.quant {
-            None => moments,
-            Some(conv) => conv.forward(&moments)?,
-        };
-        moments.narrow(1, 0, 4)
+        self.moments(picture)?.narrow(1, 0, 4)
+    }
+
+    /// For training, where a whole batch goes through at once: mean and logarithm of the variance, [b, 8, h/factor,
+    /// w/factor], of pictures [b, 3, h, w] from -1 to 1, before any scaling.
+    ///
+    /// # Errors
+    /// A failing device.
+    pub fn moments(&self, pictures: &Tensor) -> Compute<Tensor> {
+        let moments = self.encoder.forward(pictures)?;
+        match &self.quant {
+            None => Ok(moments),
+            Some(conv) => conv.forward(&moments),
+        }
+    }
+
+    /// For training: the pictures of latents as [`Self::moments`] gives them, a whole batch at once.
+    ///
+    /// # Errors
+    /// A failing device.
+    pub fn pictures(&self, latents: &Tensor) -> Compute<Tensor> {
+        self.decode_whole(latents)
     }
 }
 

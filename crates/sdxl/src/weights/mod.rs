@@ -3,6 +3,7 @@
 
 mod files;
 mod single_file;
+mod variables;
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
@@ -15,6 +16,7 @@ use safetensors::Dtype;
 
 use self::files::{Files, Stored};
 pub use self::single_file::SingleFile;
+pub use self::variables::Variables;
 use crate::Error;
 use crate::random::Random;
 
@@ -34,6 +36,7 @@ enum Origin {
     /// The names are looked up in one checkpoint of all parts.
     SingleFile(Arc<Opened>, Arc<Sizes>, Part),
     Random(Random),
+    Variables(Variables),
 }
 
 /// Mapped files, and what of them has been asked for.
@@ -67,6 +70,11 @@ impl Weights {
         Weights::new(Origin::Random(random), device, dtype)
     }
 
+    /// Weights that are trained, in f32.
+    pub fn variables(variables: &Variables, device: &Device) -> Weights {
+        Weights::new(Origin::Variables(variables.clone()), device, DType::F32)
+    }
+
     fn new(origin: Origin, device: &Device, dtype: DType) -> Weights {
         Weights {
             origin,
@@ -95,6 +103,7 @@ impl Weights {
         match &self.origin {
             Origin::Files(opened) | Origin::SingleFile(opened, ..) => &opened.path,
             Origin::Random(_) => Path::new("random weights"),
+            Origin::Variables(_) => Path::new("trained weights"),
         }
     }
 
@@ -105,6 +114,7 @@ impl Weights {
                 opened.files.get(&self.source(name).tensor).is_some()
             }
             Origin::Random(_) => false,
+            Origin::Variables(variables) => variables.contains(&self.full_name(name)),
         }
     }
 
@@ -118,6 +128,7 @@ impl Weights {
                 opened.load(self.source(name), shape, &self.device)?
             }
             Origin::Random(random) => random.draw(&self.full_name(name), shape, &self.device)?,
+            Origin::Variables(variables) => variables.get(&self.full_name(name), shape)?,
         };
         Ok(tensor.to_dtype(self.dtype)?)
     }
@@ -131,7 +142,7 @@ impl Weights {
     pub fn finish(&self, ignored: impl Fn(&str) -> bool) -> Result<(), Error> {
         match &self.origin {
             Origin::Files(opened) => opened.finish(ignored),
-            Origin::SingleFile(..) | Origin::Random(_) => Ok(()),
+            Origin::SingleFile(..) | Origin::Random(_) | Origin::Variables(_) => Ok(()),
         }
     }
 
@@ -140,7 +151,7 @@ impl Weights {
         let name = self.full_name(name);
         match &self.origin {
             Origin::SingleFile(_, sizes, part) => sizes.source(*part, &name),
-            Origin::Files(_) | Origin::Random(_) => Source {
+            Origin::Files(_) | Origin::Random(_) | Origin::Variables(_) => Source {
                 tensor: name,
                 form: Form::Whole,
             },

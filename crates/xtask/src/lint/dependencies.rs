@@ -10,7 +10,7 @@ const PREFIX: &str = "likeness-";
 
 /// Which of our crates each may depend on. One that is missing here is an error: it has no place
 /// in the architecture yet.
-const ALLOWED: [(&str, &[&str]); 20] = [
+const ALLOWED: [(&str, &[&str]); 22] = [
     ("domain", &[]),
     ("checkpoint", &[]),
     ("runtime", &[]),
@@ -20,10 +20,13 @@ const ALLOWED: [(&str, &[&str]); 20] = [
     ("queue", &["domain"]),
     ("blob", &["domain"]),
     ("picture", &[]),
+    ("portraits", &[]),
     ("face", &["domain", "picture"]),
+    ("webdataset", &["picture"]),
     ("hyperlora", &["domain"]),
     ("sdxl", &["checkpoint", "domain"]),
     ("bundle", &["checkpoint", "domain"]),
+    ("train", &["portraits", "sdxl"]),
     (
         "api",
         &[

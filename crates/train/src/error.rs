@@ -1,0 +1,37 @@
+//! What can go wrong in training.
+
+use std::path::PathBuf;
+
+/// Why a step or a checkpoint failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The tensor library drops some gradients without a word; a weight without one would stay as it is for the whole run.
+    #[error(
+        "the loss gives no gradient to `{name}`: freeze it, or use operations that have gradients"
+    )]
+    NoGradient {
+        /// The variable.
+        name: String,
+    },
+    /// Going on would spoil every weight.
+    #[error(
+        "the gradient's norm is {norm} at step {step}: lower the learning rate, or look for a damaged sample"
+    )]
+    NotFinite {
+        /// NaN or infinity.
+        norm: f64,
+        /// The step that was not taken.
+        step: u64,
+    },
+    /// A checkpoint that cannot be read or written.
+    #[error("checkpoint {}: {reason}", path.display())]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and what was expected.
+        reason: String,
+    },
+    /// A failing device, or shapes that do not fit.
+    #[error(transparent)]
+    Compute(#[from] candle_core::Error),
+}

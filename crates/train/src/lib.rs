@@ -1,0 +1,22 @@
+//! What every training run needs: gradients that are complete, an optimiser whose steps repeat to the bit, and checkpoints
+//! that a run resumes from as if it had never stopped.
+//!
+//! Nothing here keeps a generator of random numbers: what a step draws follows from the seed, the step and what it is drawn
+//! for ([`Chance`]), so a checkpoint is the weights, the optimiser's moments and a step count.
+
+mod adam;
+pub mod autoencoder;
+mod chance;
+mod checkpoint;
+mod error;
+mod gradients;
+mod pictures;
+mod rate;
+
+pub use adam::{AdamW, Group, Settings};
+pub use chance::Chance;
+pub use checkpoint::{load, save};
+pub use error::Error;
+pub use gradients::Gradients;
+pub use pictures::pictures;
+pub use rate::Rate;
