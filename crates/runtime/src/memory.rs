@@ -3,7 +3,7 @@
 /// Tells the system's allocator to keep the memory of large buffers for the next ones, for processes that compute.
 ///
 /// Left alone, glibc maps every buffer above some size anew and hands it back when it is dropped; the kernel then clears each
-/// page at its first touch, time and again for every layer of a network. On the CPU that took a third of a U-Net's pass and
+/// page at its first touch, time and again for every layer of a network. On the CPU that took a quarter of a U-Net's pass and
 /// two thirds of a merge (docs/performance.md). The price: a process keeps the memory of its largest piece of work.
 /// Does nothing where the allocator is another.
 pub fn keep_large_buffers() {

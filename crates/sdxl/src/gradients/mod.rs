@@ -1,5 +1,5 @@
 //! Gradients of the CPU's fast operations, in f32. A gradient that nobody asks for is not computed: where the base is
-//! frozen, its weights' gradients would be most of the work.
+//! frozen, its weights' gradients would be most of the work. Attention's three share their work and come together.
 //!
 //! Sums over a batch are taken in an order that does not depend on the number of threads, so that a training run repeats to
 //! the bit.

@@ -1,4 +1,5 @@
-//! Every fast gradient against the tensor library's own gradient of the same formula, in f64.
+//! Every fast gradient against the tensor library's own gradient of the same formula, from the same numbers in f64; the
+//! group norm and attention's softmax compute in f32 there, too.
 
 use candle_core::{DType, Device, Tensor, Var, backprop::GradStore};
 use candle_nn::ops;
