@@ -20,6 +20,9 @@ pub struct Linear {
 
 impl Linear {
     /// Loads weight [output, input] and bias [output].
+    ///
+    /// # Errors
+    /// Missing tensors and wrong shapes.
     pub fn load(weights: &Weights, input: usize, output: usize) -> Result<Linear, Error> {
         let bias = weights.get("bias", &[output])?;
         Ok(Linear {
@@ -29,6 +32,9 @@ impl Linear {
     }
 
     /// The map of the last dimension.
+    ///
+    /// # Errors
+    /// Shapes that do not fit; a failing device.
     pub fn forward(&self, x: &Tensor) -> Compute<Tensor> {
         apply_linear(x, &self.weight, Some(&self.bias))
     }
@@ -44,6 +50,9 @@ pub struct LayerNorm {
 
 impl LayerNorm {
     /// Loads the norm of `width` numbers.
+    ///
+    /// # Errors
+    /// Missing tensors and wrong shapes.
     pub fn load(weights: &Weights, width: usize, eps: f64) -> Result<LayerNorm, Error> {
         let weight = weights.get("weight", &[width])?;
         Ok(LayerNorm {
@@ -60,6 +69,9 @@ impl LayerNorm {
     }
 
     /// The norm of the last dimension.
+    ///
+    /// # Errors
+    /// Shapes that do not fit; a failing device.
     pub fn forward(&self, x: &Tensor) -> Compute<Tensor> {
         let (weight, bias, eps) = (&self.weight, &self.bias, self.eps as f32);
         let tracked = x.track_op() || weight.track_op() || bias.track_op();
@@ -76,6 +88,9 @@ impl LayerNorm {
 }
 
 /// x · weightᵀ + bias over the last dimension, for a weight that is held elsewhere.
+///
+/// # Errors
+/// Shapes that do not fit; a failing device.
 pub fn apply_linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Compute<Tensor> {
     if x.device().is_cpu() && x.dtype() == DType::F32 {
         let (x, weight) = (x.contiguous()?, weight.contiguous()?);

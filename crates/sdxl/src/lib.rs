@@ -58,7 +58,11 @@ mod work;
 /// The model's parts, for training: each loads from [`Variables`](parts::Variables) as from files, and gradients flow
 /// through its fast operations.
 pub mod parts {
-    pub use crate::config::VaeConfig;
+    pub use crate::attention::attention;
+    pub use crate::config::{TextConfig, UNetConfig, VaeConfig};
+    pub use crate::layers::{LayerNorm, Linear, apply_linear};
+    pub use crate::text::{ClipSkip, TextEncoder, TextStates};
+    pub use crate::unet::{Conditioning, UNet};
     pub use crate::vae::Vae;
     pub use crate::weights::{Variables, Weights};
 }

@@ -31,6 +31,15 @@ pub enum Error {
         /// What is wrong with it, and what was expected.
         reason: String,
     },
+    /// A low-rank update is made for whole attentions.
+    #[error("the UNet's {module} lacks one of to_q, to_k, to_v and to_out.0")]
+    Attention {
+        /// Which one.
+        module: String,
+    },
+    /// A part of the model that is misshapen or cannot compute.
+    #[error(transparent)]
+    Model(#[from] likeness_sdxl::Error),
     /// A failing device, or shapes that do not fit.
     #[error(transparent)]
     Compute(#[from] candle_core::Error),

@@ -8,6 +8,7 @@ mod adam;
 pub mod autoencoder;
 mod chance;
 mod checkpoint;
+pub mod denoise;
 mod error;
 mod gradients;
 mod pictures;

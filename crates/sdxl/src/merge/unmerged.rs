@@ -5,9 +5,10 @@ use std::collections::HashMap;
 
 use candle_core::{DType, Result as Compute, Tensor};
 
-use super::{LowRankUpdate, Matrices, MatrixId, kernel::stacked, largest};
+use super::{AttentionMatrix, LowRankUpdate, Matrices, MatrixId, kernel::stacked, largest};
 use crate::Error;
 use crate::layers::apply_linear;
+use crate::unet::UNet;
 
 /// The terms of one sample, checked against the model that made them.
 #[derive(Clone, Debug)]
@@ -28,6 +29,34 @@ struct Factors {
 impl std::fmt::Debug for Factors {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Factors[{:?} x {:?}]", self.up.dims(), self.down.dims())
+    }
+}
+
+impl UNet {
+    /// The terms of one sample with the gradients of their factors, for training: by matrix, down [r, in] and up [out, r] in the
+    /// weights' type. Unlike [`crate::Sdxl::unmerged`] it looks at no number.
+    ///
+    /// # Errors
+    /// Matrices that the UNet does not have, and wrong shapes.
+    pub fn own_terms(&self, terms: Vec<(String, Tensor, Tensor)>) -> Result<Unmerged, Error> {
+        let factors = terms.into_iter().map(|(matrix, down, up)| {
+            let update = LowRankUpdate {
+                matrix,
+                down,
+                up,
+                scale: 1.0,
+            };
+            let id = self.matrices.fitting(&update)?;
+            let LowRankUpdate { down, up, .. } = update;
+            Ok((id, Factors { down, up }))
+        });
+        let factors = factors.collect::<Result<_, Error>>()?;
+        Ok(Unmerged { factors })
+    }
+
+    /// Names and shapes of the attention matrices, in the order in which they were loaded.
+    pub fn attention_matrices(&self) -> Vec<AttentionMatrix> {
+        self.matrices.list()
     }
 }
 

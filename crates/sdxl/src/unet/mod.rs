@@ -39,7 +39,7 @@ impl Context<'_> {
 }
 
 /// What one forward pass is conditioned on.
-pub(crate) struct Conditioning {
+pub struct Conditioning {
     /// Text states [b, tokens, cross_attention_dim], in the model's type.
     pub text: Tensor,
     /// Pooled text [b, pooled_dim].
@@ -49,8 +49,8 @@ pub(crate) struct Conditioning {
 }
 
 /// The UNet with its attention matrices.
-pub(crate) struct UNet {
-    pub matrices: Matrices,
+pub struct UNet {
+    pub(crate) matrices: Matrices,
     config: UNetConfig,
     time_embedding: EmbeddingMlp,
     add_embedding: EmbeddingMlp,
@@ -64,6 +64,9 @@ pub(crate) struct UNet {
 
 impl UNet {
     /// Loads all tensors.
+    ///
+    /// # Errors
+    /// Missing tensors and wrong shapes.
     pub fn load(weights: &Weights, config: &UNetConfig) -> Result<UNet, Error> {
         let first = config.down[0].channels;
         let time = 4 * first;
@@ -93,6 +96,9 @@ impl UNet {
 
     /// The predicted noise [b, 4, h, w] in `latents` [b, 4, h, w] at one timestep or one for each of the b. `unmerged` names each
     /// sample's own low-rank terms; the samples divide b evenly, and none need be named.
+    ///
+    /// # Errors
+    /// Shapes that do not fit; a failing device.
     pub fn forward(
         &self,
         latents: &Tensor,
@@ -121,7 +127,7 @@ impl UNet {
     /// Numbers per latent pixel that one sample's forward pass holds at its peak, estimated: at the
     /// widest residual block the gathered columns of a convolution, its input and its f32 norm, and
     /// the skips.
-    pub fn numbers_per_latent(&self) -> usize {
+    pub(crate) fn numbers_per_latent(&self) -> usize {
         let levels = self.config.down.iter().take(2);
         let widest: usize = levels.map(|level| level.channels).sum();
         20 * widest
