@@ -11,6 +11,7 @@ mod checkpoint;
 pub mod denoise;
 mod error;
 mod gradients;
+pub mod hypernetwork;
 mod pictures;
 mod rate;
 

@@ -26,7 +26,7 @@ const ALLOWED: [(&str, &[&str]); 23] = [
     ("hyperlora", &["domain"]),
     ("sdxl", &["checkpoint", "domain"]),
     ("bundle", &["checkpoint", "domain"]),
-    ("train", &["portraits", "sdxl"]),
+    ("train", &["domain", "hyperlora", "portraits", "sdxl"]),
     (
         "api",
         &[
