@@ -72,7 +72,10 @@ impl TextConfig {
         TextConfig::checked(read_config(path)?, path)
     }
 
-    /// As [`TextConfig::read`], from JSON.
+    /// As [`TextConfig::read`], from JSON; `path` is for the errors.
+    ///
+    /// # Errors
+    /// As [`TextConfig::read`].
     pub fn parse(json: Value, path: &Path) -> Result<TextConfig, Error> {
         TextConfig::checked(config_of(json, path)?, path)
     }

@@ -135,7 +135,10 @@ impl UNetConfig {
         UNetConfig::checked(&read_config(path)?, path)
     }
 
-    /// As [`UNetConfig::read`], from JSON.
+    /// As [`UNetConfig::read`], from JSON; `path` is for the errors.
+    ///
+    /// # Errors
+    /// As [`UNetConfig::read`].
     pub fn parse(json: Value, path: &Path) -> Result<UNetConfig, Error> {
         UNetConfig::checked(&config_of(json, path)?, path)
     }
