@@ -1,5 +1,6 @@
 //! One test's own part of the servers.
 
+use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -120,6 +121,14 @@ impl TestContext {
     /// The name of this test's bucket.
     pub fn bucket(&self) -> &str {
         &self.bucket
+    }
+
+    /// The keys and contents of all objects in the bucket.
+    ///
+    /// # Errors
+    /// When the S3 server fails.
+    pub async fn objects(&self) -> Result<BTreeMap<String, Vec<u8>>> {
+        objects::all(&self.s3().client(), &self.bucket).await
     }
 }
 

@@ -14,6 +14,7 @@ mod clock;
 mod context;
 mod database;
 pub mod env;
+pub mod history;
 mod objects;
 mod pictures;
 mod servers;

@@ -1,5 +1,6 @@
 //! A bucket per test.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use anyhow::{Context, Result};
@@ -53,6 +54,24 @@ pub(crate) async fn create(client: &Client, bucket: &str) -> Result<()> {
     let create = client.create_bucket().bucket(bucket).send().await;
     create.with_context(|| format!("cannot create the bucket {bucket}"))?;
     Ok(())
+}
+
+/// The keys and contents of everything in the bucket.
+pub(crate) async fn all(client: &Client, bucket: &str) -> Result<BTreeMap<String, Vec<u8>>> {
+    let mut pages = client
+        .list_objects_v2()
+        .bucket(bucket)
+        .into_paginator()
+        .send();
+    let mut objects = BTreeMap::new();
+    while let Some(page) = pages.next().await {
+        for key in page?.contents().iter().filter_map(|object| object.key()) {
+            let object = client.get_object().bucket(bucket).key(key).send().await?;
+            let bytes = object.body.collect().await?.into_bytes().to_vec();
+            objects.insert(key.to_owned(), bytes);
+        }
+    }
+    Ok(objects)
 }
 
 /// Removes the bucket with everything in it.

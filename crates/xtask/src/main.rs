@@ -1,7 +1,8 @@
-//! The developers' commands: `cargo xtask demo`, `test`, `lint`, `sqlx`, `tools`, `cuda-build`.
+//! The developers' commands: `cargo xtask demo`, `test`, `faults`, `lint`, `sqlx`, `tools`, `cuda-build`.
 
 mod cuda;
 mod demo;
+mod faults;
 mod lint;
 mod python;
 mod run;
@@ -32,6 +33,12 @@ enum Xtask {
     Test {
         /// Passed on to `cargo test`, after `--`: a filter, `--package …`
         #[arg(last = true)]
+        args: Vec<OsString>,
+    },
+    /// Run real processes under a seeded schedule of faults and check what they did; one line for each seed
+    Faults {
+        /// Passed on to the run: `--seed N --seeds N --renders N`, `--break RULE`, `--verbose`, `--help`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
     /// Check formatting, clippy, dependency directions, licences, the proto files and the query cache
@@ -83,6 +90,7 @@ fn dispatch(command: Xtask) -> anyhow::Result<()> {
     match command {
         Xtask::Demo { photos } => demo::demo(&workspace, &photos),
         Xtask::Test { args } => test::test(&workspace, &args),
+        Xtask::Faults { args } => faults::faults(&workspace, &args),
         Xtask::Lint { steps } => lint::lint(&workspace, &steps),
         Xtask::Sqlx { check } => sqlx::sqlx(&workspace, check),
         Xtask::Tools(ToolsCommand { what: None }) => print_tools(&workspace.tools()?),

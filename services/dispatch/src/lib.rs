@@ -7,5 +7,6 @@ mod lead;
 mod policy;
 mod server;
 
+pub use answer::finish;
 pub use policy::Policy;
 pub use server::{Dispatch, DispatchArgs};

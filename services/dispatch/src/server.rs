@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 use clap::Args;
 use likeness_blob::{Blob, BlobArgs};
 use likeness_domain::{Error, SharedClock, SystemClock};
-use likeness_queue::{Queue, QueueArgs, ServiceError};
+use likeness_queue::{FinishReply, FinishRequest, Queue, QueueArgs, ServiceError};
 use likeness_registry::{KeyRing, PgPool, Postgres, Transaction};
 use likeness_runtime::Lifecycle;
 use tokio::sync::Notify;
@@ -120,11 +120,22 @@ impl Dispatch {
 
     /// Answers requests and, while it leads, admits; until the lifecycle's soft stop.
     pub fn spawn(self, lifecycle: &Lifecycle) {
-        lead::spawn(&self, lifecycle);
-        self.answer(lifecycle);
+        self.lead(lifecycle);
+        self.answer(lifecycle, answer::finish);
     }
 
-    fn answer(&self, lifecycle: &Lifecycle) {
+    /// Admits, settles and erases while this instance leads.
+    pub fn lead(&self, lifecycle: &Lifecycle) {
+        lead::spawn(self, lifecycle);
+    }
+
+    /// Answers workers' requests, reports of finished attempts by `finish`: what a test puts in its place, it can watch
+    /// or break.
+    pub fn answer<H, Fut>(&self, lifecycle: &Lifecycle, finish: H)
+    where
+        H: Fn(Dispatch, FinishRequest) -> Fut + Copy + Send + Sync + 'static,
+        Fut: Future<Output = Result<FinishReply, Error>> + Send + 'static,
+    {
         let subjects = self.queue.subjects();
         self.serve(lifecycle, "claims", subjects.claim(), answer::claim);
         self.serve(
@@ -134,7 +145,7 @@ impl Dispatch {
             answer::coefficients,
         );
         self.serve(lifecycle, "renewals", subjects.renew(), answer::renew);
-        self.serve(lifecycle, "finishes", subjects.finish(), answer::finish);
+        self.serve(lifecycle, "finishes", subjects.finish(), finish);
         self.serve(lifecycle, "hellos", subjects.hello(), answer::hello);
     }
 

@@ -8,6 +8,9 @@ use super::signed;
 use crate::{events, server::Dispatch};
 
 /// Applies the outcome if its attempt is the present one and the render is not over.
+///
+/// # Errors
+/// The database fails, there is no such render, or the report does not fit it.
 pub async fn finish(dispatch: Dispatch, request: FinishRequest) -> Result<FinishReply, Error> {
     let attempt = signed("attempt", request.attempt)?;
     let outcome = outcome(request.outcome);

@@ -144,13 +144,42 @@ impl Engine {
     }
 
     fn over(mut models: Models) -> anyhow::Result<Self> {
-        let (orders, mut queue) = mpsc::channel::<Vec<Order>>(1);
         let (max_batch, memory_pixels) = (models.max_batch, models.memory_pixels.clone());
+        Self::on_thread(max_batch, memory_pixels, move |together| {
+            models.paint(together);
+        })
+    }
+
+    /// Without models: `paint` makes the images, one render after the other. For tests and measurements of the queue.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn painting(
+        max_batch: usize,
+        mut paint: impl FnMut(&Job) -> Result<Painted, Failure> + Send + 'static,
+    ) -> anyhow::Result<Self> {
+        Self::on_thread(
+            max_batch,
+            Arc::new(AtomicUsize::new(usize::MAX)),
+            move |together| {
+                for order in together {
+                    order.tell(paint(&order.job));
+                }
+            },
+        )
+    }
+
+    fn on_thread(
+        max_batch: usize,
+        memory_pixels: Arc<AtomicUsize>,
+        mut paint: impl FnMut(Vec<Order>) + Send + 'static,
+    ) -> anyhow::Result<Self> {
+        let (orders, mut queue) = mpsc::channel::<Vec<Order>>(1);
         std::thread::Builder::new()
             .name("render-models".to_owned())
             .spawn(move || {
                 while let Some(together) = queue.blocking_recv() {
-                    models.paint(together);
+                    paint(together);
                 }
             })
             .context("cannot start the models' thread")?;
