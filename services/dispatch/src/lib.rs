@@ -6,6 +6,7 @@ mod events;
 mod lead;
 mod policy;
 mod server;
+mod webhooks;
 
 pub use policy::Policy;
 pub use server::{Dispatch, DispatchArgs};
