@@ -337,8 +337,12 @@ async fn the_operator_sees_workers_and_counts() -> Result<()> {
         .unwrap();
     assert_eq!(succeeded.count, 1);
     assert_eq!((stats.pools.len(), stats.pools[0].workers), (1, 1));
+    let pool = stats.pools[0].pool.clone();
+    let request = v1::PausePoolRequest { pool, paused: true };
+    let paused = admin.pause_pool(request).await?.into_inner();
+    assert!(paused.pool.unwrap().paused);
     let status = admin
-        .pause_pool(v1::PausePoolRequest::default())
+        .list_audit_events(v1::ListAuditEventsRequest::default())
         .await
         .unwrap_err();
     assert_eq!(

@@ -66,6 +66,7 @@ pub struct Settings {
     pub queue: QueueArgs,
     pub blob: BlobArgs,
     pub bundle: PathBuf,
+    pub webhook_any_address: bool,
 }
 
 impl Settings {
@@ -88,6 +89,7 @@ impl Settings {
                 s3_public_endpoint: None,
             },
             bundle,
+            webhook_any_address: false,
         }
     }
 
@@ -97,6 +99,7 @@ impl Settings {
             database_url: self.database_url.clone(),
             database_connections: 4,
             operator_key: OPERATOR_KEY.to_owned(),
+            webhook_any_address: self.webhook_any_address,
             queue: self.queue.clone(),
             blob: self.blob.clone(),
         }
@@ -108,6 +111,7 @@ impl Settings {
             database_connections: 4,
             sealing_keys: SEALING_KEYS.to_owned(),
             lease_seconds: 30,
+            webhook_any_address: self.webhook_any_address,
             queue: self.queue.clone(),
             blob: self.blob.clone(),
         }

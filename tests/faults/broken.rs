@@ -222,6 +222,7 @@ async fn publish(dispatch: &Dispatch, due: &[Publication]) -> Result<(), Error> 
         let prompt = RenderPrompt {
             render: publication.render,
             publication: u32::try_from(publication.publication).unwrap_or(0),
+            alone: publication.alone,
         };
         let pool = publication.pool.parse().map_err(Error::internal)?;
         if dispatch.queue.publish_render(&pool, &prompt).await.is_ok() {

@@ -7,15 +7,14 @@ use bytes::Bytes;
 use chrono::TimeDelta;
 use clap::{Args, Subcommand};
 use likeness_api::{ApiArgs, Server};
-use likeness_blob::{Blob, Downloader, Uploader};
-use likeness_dispatch::{Dispatch, DispatchArgs, Policy};
+use likeness_blob::{Downloader, Uploader};
+use likeness_dispatch::{Dispatch, DispatchArgs};
 use likeness_domain::{
     Clock as _, SystemClock,
     bundle::{BundleSummary, RenderDefaults},
     render::{RenderTimings, RenderedImage, Scheduler},
 };
 use likeness_queue::{Queue, QueueArgs};
-use likeness_registry::KeyRing;
 use likeness_render::{ComputeArgs, Engine, Failure, Job, Painted, Render};
 use likeness_runtime::{Lifecycle, RuntimeArgs};
 use sha2::{Digest as _, Sha256};
@@ -93,25 +92,13 @@ impl Service {
 }
 
 async fn dispatcher(args: DispatchArgs, test: TestArgs, lifecycle: &Lifecycle) -> Result<()> {
-    let mut policy = Policy {
-        lease: TimeDelta::seconds(args.lease_seconds.into()),
-        ..Policy::default()
-    };
+    let mut dispatch = Dispatch::from_args(args).await?;
     if let Some(seconds) = test.unclaimed {
-        policy.unclaimed = TimeDelta::seconds(seconds.into());
+        dispatch.policy.unclaimed = TimeDelta::seconds(seconds.into());
     }
     if test.rule == Some(Rule::Reconcile) {
-        broken::no_reconcile(&mut policy);
+        broken::no_reconcile(&mut dispatch.policy);
     }
-    let pool = likeness_registry::connect(&args.database_url, args.database_connections).await?;
-    let dispatch = Dispatch::from_services(
-        pool,
-        Queue::connect(&args.queue).await?,
-        Blob::connect(&args.blob)?,
-        KeyRing::parse(&args.sealing_keys)?,
-        std::sync::Arc::new(SystemClock),
-        policy,
-    );
     let journal = File::options()
         .create(true)
         .append(true)

@@ -14,6 +14,7 @@ pub mod page;
 pub mod photo;
 pub mod render;
 pub mod states;
+pub mod webhook;
 
 pub use clock::{Clock, SharedClock, SystemClock};
 pub use error::{Error, ErrorKind, FieldViolation};

@@ -311,15 +311,24 @@ impl Check {
     }
 }
 
-/// When a render gives up.
+/// When a render gives up; where its request does not say, 24 hours from now or from when it may start.
 ///
 /// # Errors
-/// A time that has passed or lies more than seven days ahead.
+/// A time that has passed or lies more than seven days ahead, or a start that it would not live to see.
 pub fn resolve_expire_time(
     requested: Option<DateTime<Utc>>,
+    start: Option<DateTime<Utc>>,
     now: DateTime<Utc>,
 ) -> Result<DateTime<Utc>, FieldViolation> {
-    let expire_time = requested.unwrap_or(now + DEFAULT_LIFETIME);
+    let begin = start.map_or(now, |start| start.max(now));
+    let default = (begin + DEFAULT_LIFETIME).min(now + MAX_LIFETIME);
+    let expire_time = requested.unwrap_or(default);
+    if begin >= expire_time && begin > now {
+        return Err(FieldViolation {
+            field: "render.start_time".to_owned(),
+            description: "expected a time before expire_time".to_owned(),
+        });
+    }
     if expire_time <= now || expire_time > now + MAX_LIFETIME {
         return Err(FieldViolation {
             field: "render.expire_time".to_owned(),
@@ -507,8 +516,16 @@ mod tests {
     #[test]
     fn a_render_always_ends() {
         let now = DateTime::UNIX_EPOCH;
-        assert_eq!(resolve_expire_time(None, now), Ok(now + DEFAULT_LIFETIME));
-        assert!(resolve_expire_time(Some(now), now).is_err());
-        assert!(resolve_expire_time(Some(now + TimeDelta::days(8)), now).is_err());
+        assert_eq!(
+            resolve_expire_time(None, None, now),
+            Ok(now + DEFAULT_LIFETIME)
+        );
+        assert!(resolve_expire_time(Some(now), None, now).is_err());
+        assert!(resolve_expire_time(Some(now + TimeDelta::days(8)), None, now).is_err());
+        let start = now + TimeDelta::days(2);
+        let expire_time = resolve_expire_time(None, Some(start), now);
+        assert_eq!(expire_time, Ok(start + DEFAULT_LIFETIME));
+        let unseen = resolve_expire_time(Some(start), Some(start), now).unwrap_err();
+        assert_eq!(unseen.field, "render.start_time");
     }
 }

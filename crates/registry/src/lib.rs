@@ -21,6 +21,7 @@ pub mod renders;
 pub mod sealing;
 pub mod stats;
 pub mod tenants;
+pub mod usage;
 pub mod workers;
 
 pub use pool::{acquire, begin, check_migrated, commit, connect, migrate};

@@ -7,10 +7,13 @@ mod attempts;
 mod cancel;
 mod claim;
 mod create;
+mod dead;
+mod estimate;
 mod finish;
 mod read;
 mod reap;
 mod settle;
+mod webhooks;
 
 use std::fmt;
 
@@ -23,16 +26,20 @@ use likeness_domain::{
 use serde::{Deserialize, Serialize};
 
 pub use admit::{
-    PoolWork, Publication, Window, admit, mark_published, pools_with_work, republish_due, window,
+    PATIENCE, PoolWork, Publication, Window, admit, mark_published, pools_with_work, republish_due,
+    window, withdraw,
 };
 pub use attempts::attempts;
 pub use cancel::{cancel, fail_of_identity};
 pub use claim::{Claimed, Grant, Refusal, Renewal, claim, holds, renew};
-pub use create::{NewRender, create};
+pub use create::{NewRender, NewWebhook, create, create_many};
+pub use dead::{DeadFilter, DeadRender, dead, requeue, requeueable};
+pub use estimate::{Queue, queue_ahead};
 pub use finish::{Finish, Outcome, finish};
-pub use read::{RenderFilter, created_count, get, get_any, list, queued_count};
+pub use read::{RenderFilter, created_at, created_count, get, get_any, list, queued_count};
 pub use reap::{expire, reap};
 pub use settle::{RetryPolicy, Settled};
+pub use webhooks::{DueWebhook, delivered, take_due};
 
 /// A render as stored.
 #[derive(Clone, PartialEq)]
@@ -59,6 +66,10 @@ pub struct Render {
     pub attempt: i32,
     /// Attempts that count against the limit.
     pub failures: i32,
+    /// Its next attempt shares its worker with no other.
+    pub alone: bool,
+    /// Do not start before, as it was asked for.
+    pub start_time: Option<DateTime<Utc>>,
     /// Nothing happens to it before this time.
     pub run_after: Option<DateTime<Utc>>,
     /// When it gives up.
@@ -81,6 +92,10 @@ pub struct Render {
     pub identities: Vec<RenderIdentity>,
     /// What it made, in order, once SUCCEEDED.
     pub images: Vec<StoredImage>,
+    /// Where its last state is reported.
+    pub webhook_url: Option<String>,
+    /// What was tried there, the first one first.
+    pub deliveries: Vec<WebhookDelivery>,
 }
 
 impl Render {
@@ -133,6 +148,15 @@ pub struct StoredImage {
     pub attempt: i32,
     /// What it is.
     pub image: RenderedImage,
+}
+
+/// One try at a webhook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WebhookDelivery {
+    /// When it was tried.
+    pub at: DateTime<Utc>,
+    /// The HTTP status; 0 where there was no answer.
+    pub status: i16,
 }
 
 /// One attempt at a render.

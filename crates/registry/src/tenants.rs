@@ -234,6 +234,20 @@ pub async fn delete(
     Ok(())
 }
 
+/// Keeps the tenant's other requests that are counted against its limits waiting until the caller's transaction ends.
+///
+/// # Errors
+/// The database fails.
+pub async fn lock_limits(conn: &mut PgConnection, id: TenantId) -> Result<(), Error> {
+    // Not the tenant's row: admission updates it.
+    let key = id.0.as_u128() as i64;
+    sqlx::query!("SELECT pg_advisory_xact_lock($1)", key)
+        .execute(conn)
+        .await
+        .map(drop)
+        .map_err(database)
+}
+
 async fn lock(
     conn: &mut PgConnection,
     id: TenantId,

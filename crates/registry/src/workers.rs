@@ -36,7 +36,25 @@ pub struct Worker {
     pub holding: Vec<String>,
 }
 
-/// Stores a worker's word of itself. Its pool must be there ([`crate::bundles::ensure_pool`]).
+/// The workers' columns and what they hold, once, with what follows the table's name.
+macro_rules! select_workers {
+    ($rest:tt, $($argument:expr),*) => {
+        sqlx::query_as!(
+            WorkerRow,
+            r#"SELECT w.id, w.kind, w.pool, w.device, w.version, w.draining, w.started_at, w.seen_at,
+                   ARRAY(SELECT concat('tenants/', r.tenant_id, '/renders/', r.id) FROM renders r
+                         WHERE r.worker = w.id AND r.state = 'RUNNING' ORDER BY r.id) AS "renders!",
+                   ARRAY(SELECT concat('tenants/', p.tenant_id, '/identities/', p.identity_id,
+                                       '/photos/', p.id) FROM photos p
+                         WHERE p.worker = w.id AND p.state = 'RUNNING' ORDER BY p.id) AS "photos!"
+               FROM workers w "# + $rest,
+            $($argument),*
+        )
+    };
+}
+
+/// Stores a worker's word of itself, and tells whether an operator asked it to drain. Its pool must be there
+/// ([`crate::bundles::ensure_pool`]).
 ///
 /// # Errors
 /// `InvalidArgument` for a render worker without a pool or an enrolment worker with one; the database fails.
@@ -44,15 +62,17 @@ pub async fn seen(
     conn: &mut PgConnection,
     presence: &Presence,
     now: DateTime<Utc>,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     check(presence)?;
-    sqlx::query!(
+    sqlx::query_scalar!(
         "INSERT INTO workers (id, kind, pool, device, version, draining, started_at, seen_at)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
          ON CONFLICT (id) DO UPDATE SET kind = excluded.kind, pool = excluded.pool,
-             device = excluded.device, version = excluded.version, draining = excluded.draining,
+             device = excluded.device, version = excluded.version,
+             draining = excluded.draining OR workers.drain_requested,
              started_at = excluded.started_at,
-             seen_at = greatest(workers.seen_at, excluded.seen_at)",
+             seen_at = greatest(workers.seen_at, excluded.seen_at)
+         RETURNING drain_requested",
         presence.id,
         presence.kind.as_str(),
         presence.pool,
@@ -62,10 +82,30 @@ pub async fn seen(
         presence.started_at,
         now
     )
-    .execute(conn)
+    .fetch_one(conn)
+    .await
+    .map_err(database)
+}
+
+/// Asks a worker to take nothing more. It counts as draining at once and hears of it with its next hello.
+///
+/// # Errors
+/// `NotFound`; the database fails, or holds a kind that this version does not know.
+pub async fn drain(conn: &mut PgConnection, id: &str) -> Result<Worker, Error> {
+    sqlx::query!(
+        "UPDATE workers SET drain_requested = true, draining = true WHERE id = $1",
+        id
+    )
+    .execute(&mut *conn)
     .await
     .map_err(database)?;
-    Ok(())
+    let found = select_workers!("WHERE w.id = $1", id)
+        .fetch_optional(conn)
+        .await
+        .map_err(database)?;
+    found
+        .map(Worker::try_from)
+        .ok_or_else(|| Error::not_found("worker", id))?
 }
 
 fn check(presence: &Presence) -> Result<(), Error> {
@@ -95,15 +135,8 @@ pub async fn list(
     after: &str,
     limit: i64,
 ) -> Result<Vec<Worker>, Error> {
-    let rows = sqlx::query_as!(
-        WorkerRow,
-        r#"SELECT w.id, w.kind, w.pool, w.device, w.version, w.draining, w.started_at, w.seen_at,
-               ARRAY(SELECT concat('tenants/', r.tenant_id, '/renders/', r.id) FROM renders r
-                     WHERE r.worker = w.id AND r.state = 'RUNNING' ORDER BY r.id) AS "renders!",
-               ARRAY(SELECT concat('tenants/', p.tenant_id, '/identities/', p.identity_id,
-                                   '/photos/', p.id) FROM photos p
-                     WHERE p.worker = w.id AND p.state = 'RUNNING' ORDER BY p.id) AS "photos!"
-           FROM workers w WHERE w.seen_at >= $1 AND w.id > $2 ORDER BY w.id LIMIT $3"#,
+    let rows = select_workers!(
+        "WHERE w.seen_at >= $1 AND w.id > $2 ORDER BY w.id LIMIT $3",
         since,
         after,
         limit

@@ -176,7 +176,6 @@ pub fn refuse_unbuilt(render: &v1::Render) -> Result<(), Error> {
             "render.base_scale",
         ),
         (render.best_of.is_some(), "render.best_of"),
-        (render.webhook.is_some(), "render.webhook"),
     ];
     match unbuilt.iter().find(|(asked, _)| *asked) {
         Some((_, field)) => Err(Error::unimplemented(field)),

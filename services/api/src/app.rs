@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use likeness_blob::Blob;
-use likeness_domain::{Error, SharedClock};
+use likeness_domain::{Error, SharedClock, webhook::Reach};
 use likeness_queue::Queue;
 use likeness_registry::{PgPool, Postgres, Transaction};
 
@@ -35,6 +35,8 @@ pub struct Limits {
     pub photos_per_request: usize,
     /// How long a download link lives.
     pub download_ttl: Duration,
+    /// Which addresses webhooks may name.
+    pub webhooks: Reach,
 }
 
 impl Default for Limits {
@@ -44,6 +46,7 @@ impl Default for Limits {
             photo_bytes: 20 << 20,
             photos_per_request: 16,
             download_ttl: Duration::from_mins(15),
+            webhooks: Reach::Public,
         }
     }
 }

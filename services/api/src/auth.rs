@@ -1,7 +1,7 @@
 //! Who calls: a tenant by its API key, or the operator.
 
 use likeness_domain::{
-    Error, ErrorKind, TenantId,
+    ApiKeyId, Error, ErrorKind, TenantId,
     key::{PresentedKey, digests_equal, secret_digest},
     names::TenantName,
 };
@@ -29,15 +29,31 @@ impl OperatorKey {
     }
 }
 
+/// Who calls: a tenant, with one of its keys.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller {
+    /// The tenant.
+    pub tenant: TenantId,
+    /// The key that the request came with.
+    pub key: ApiKeyId,
+}
+
 /// The tenant that a request's key belongs to.
 pub async fn tenant(app: &App, metadata: &MetadataMap) -> Result<TenantId, Error> {
+    Ok(caller(app, metadata).await?.tenant)
+}
+
+/// The tenant that a request's key belongs to, and the key.
+pub async fn caller(app: &App, metadata: &MetadataMap) -> Result<Caller, Error> {
     let key = bearer(metadata)
         .and_then(PresentedKey::parse)
         .ok_or_else(unauthenticated)?;
     let mut conn = likeness_registry::acquire(&app.pool).await?;
-    likeness_registry::keys::authenticate(&mut conn, &key, app.clock.now())
-        .await?
-        .ok_or_else(unauthenticated)
+    let tenant = likeness_registry::keys::authenticate(&mut conn, &key, app.clock.now()).await?;
+    Ok(Caller {
+        tenant: tenant.ok_or_else(unauthenticated)?,
+        key: key.id,
+    })
 }
 
 /// Checks that a request carries the operator's key.

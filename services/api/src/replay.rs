@@ -13,30 +13,46 @@ use crate::app::App;
 const MAX_REQUEST_ID: usize = 128;
 
 /// A request that may be a repetition.
-pub struct Request<'a> {
-    key: Option<IdempotencyKey<'a>>,
+pub struct Request {
+    tenant: Option<TenantId>,
+    method: &'static str,
+    id: String,
+    payload_sha256: [u8; 32],
 }
 
-impl<'a> Request<'a> {
+impl Request {
     /// A request by what its client calls it; with an empty id it is never a repetition. `parts` are all that it asks
     /// for, encoded.
     pub fn new(
         tenant: Option<TenantId>,
         method: &'static str,
-        request_id: &'a str,
+        request_id: String,
         parts: &[&[u8]],
     ) -> Result<Self, Error> {
         if request_id.len() > MAX_REQUEST_ID {
             let expected = format!("expected at most {MAX_REQUEST_ID} bytes");
             return Err(Error::invalid_field("request_id", expected));
         }
-        let key = (!request_id.is_empty()).then(|| IdempotencyKey {
+        Ok(Self {
             tenant,
             method,
-            request_id,
+            id: request_id,
             payload_sha256: digest(parts),
-        });
-        Ok(Self { key })
+        })
+    }
+
+    /// What its client calls it.
+    pub fn request_id(&self) -> &str {
+        &self.id
+    }
+
+    fn key(&self) -> Option<IdempotencyKey<'_>> {
+        (!self.id.is_empty()).then_some(IdempotencyKey {
+            tenant: self.tenant,
+            method: self.method,
+            request_id: &self.id,
+            payload_sha256: self.payload_sha256,
+        })
     }
 
     /// What the first request of this id made, where this is a repetition. Otherwise the id is taken in the caller's
@@ -46,7 +62,7 @@ impl<'a> Request<'a> {
         conn: &mut PgConnection,
         app: &App,
     ) -> Result<Option<Vec<Uuid>>, Error> {
-        let Some(key) = &self.key else {
+        let Some(key) = &self.key() else {
             return Ok(None);
         };
         Ok(
@@ -59,7 +75,7 @@ impl<'a> Request<'a> {
 
     /// Remembers what this request made.
     pub async fn record(&self, conn: &mut PgConnection, ids: &[Uuid]) -> Result<(), Error> {
-        match &self.key {
+        match &self.key() {
             Some(key) => idempotency::record(conn, key, ids).await,
             None => Ok(()),
         }
@@ -90,6 +106,6 @@ mod tests {
 
     #[test]
     fn a_long_request_id_is_refused() {
-        assert!(Request::new(None, "m", &"x".repeat(129), &[]).is_err());
+        assert!(Request::new(None, "m", "x".repeat(129), &[]).is_err());
     }
 }

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use anyhow::Context as _;
 use clap::Args;
 use likeness_blob::{Blob, BlobArgs};
-use likeness_domain::SystemClock;
+use likeness_domain::{SystemClock, webhook::Reach};
 use likeness_queue::{Queue, QueueArgs};
 use likeness_runtime::Lifecycle;
 use likeness_wire::{
@@ -50,6 +50,9 @@ pub struct ApiArgs {
     /// The operator's key for AdminService, at least 16 characters.
     #[arg(long, env = "LIKENESS_OPERATOR_KEY", hide_env_values = true)]
     pub operator_key: String,
+    /// Let webhooks name private addresses, also over http: only where every tenant is trusted.
+    #[arg(long, env = "LIKENESS_WEBHOOK_ANY_ADDRESS")]
+    pub webhook_any_address: bool,
     /// The queue.
     #[command(flatten)]
     pub queue: QueueArgs,
@@ -80,7 +83,14 @@ impl Server {
             blob: Blob::connect(&args.blob)?,
             clock: std::sync::Arc::new(SystemClock),
             operator: OperatorKey::new(&args.operator_key)?,
-            limits: Limits::default(),
+            limits: Limits {
+                webhooks: if args.webhook_any_address {
+                    Reach::Any
+                } else {
+                    Reach::Public
+                },
+                ..Limits::default()
+            },
         };
         Self::from_services(app, args.listen).await
     }

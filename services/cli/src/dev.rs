@@ -124,6 +124,7 @@ async fn serve(
         database_connections: 8,
         sealing_keys: secrets.sealing_keys.clone(),
         lease_seconds: 30,
+        webhook_any_address: true,
         queue: queue.clone(),
         blob: blob.clone(),
     };
@@ -136,7 +137,8 @@ async fn serve(
         compute: args.compute,
         queue: queue.clone(),
     };
-    Render::from_args(render).await?.spawn(lifecycle);
+    // Each with a life of its own: an operator may drain one.
+    Render::from_args(render).await?.spawn(&lifecycle.child());
     let enroll = EnrollArgs {
         database_url: database_url.clone(),
         sealing_keys: secrets.sealing_keys.clone(),
@@ -144,12 +146,13 @@ async fn serve(
         queue: queue.clone(),
         blob: blob.clone(),
     };
-    Enroll::from_args(enroll).await?.spawn(lifecycle);
+    Enroll::from_args(enroll).await?.spawn(&lifecycle.child());
     let api = ApiArgs {
         listen: args.listen,
         database_url,
         database_connections: 8,
         operator_key: secrets.operator_key.clone(),
+        webhook_any_address: true,
         queue,
         blob,
     };

@@ -6,6 +6,7 @@ mod events;
 mod lead;
 mod policy;
 mod server;
+mod webhooks;
 
 pub use answer::finish;
 pub use policy::Policy;

@@ -32,13 +32,36 @@ pub struct Policy {
     pub photo_attempts: i32,
     /// The wait before a photo's next attempt.
     pub photo_backoff: TimeDelta,
+    /// Tries at a webhook before it is given up, and the waits between.
+    pub webhook: WebhookPolicy,
+}
+
+/// When a webhook that did not answer as it should is called again.
+#[derive(Clone, Copy, Debug)]
+pub struct WebhookPolicy {
+    /// The try with this number is the last.
+    pub tries: i32,
+    /// The wait after the first try; doubled by each further one.
+    pub base: TimeDelta,
+    /// The longest wait.
+    pub max: TimeDelta,
+}
+
+impl WebhookPolicy {
+    /// The wait after try number `tries`; none after the last.
+    pub fn wait(&self, tries: i32) -> Option<TimeDelta> {
+        let doublings = tries.clamp(1, 31) - 1;
+        let wait = self.base.checked_mul(1 << doublings);
+        let wait = wait.map_or(self.max, |wait| wait.min(self.max));
+        (tries < self.tries).then_some(wait)
+    }
 }
 
 impl Default for Policy {
     fn default() -> Self {
         Self {
             lease: TimeDelta::seconds(30),
-            leadership: TimeDelta::milliseconds(1500),
+            leadership: TimeDelta::milliseconds(1200),
             silence: TimeDelta::seconds(15),
             unconfirmed: TimeDelta::seconds(2),
             unclaimed: TimeDelta::seconds(30),
@@ -47,11 +70,17 @@ impl Default for Policy {
             window_factor: 1.25,
             retry: RetryPolicy {
                 max_failures: 3,
+                max_deaths_alone: 2,
                 base: TimeDelta::seconds(1),
                 max: TimeDelta::minutes(5),
             },
             photo_attempts: MAX_ATTEMPTS,
             photo_backoff: BACKOFF,
+            webhook: WebhookPolicy {
+                tries: 12,
+                base: TimeDelta::seconds(5),
+                max: TimeDelta::hours(1),
+            },
         }
     }
 }
@@ -66,6 +95,15 @@ impl Policy {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn waits_for_a_webhook_double_until_it_is_given_up() {
+        let policy = Policy::default().webhook;
+        assert_eq!(policy.wait(1), Some(TimeDelta::seconds(5)));
+        assert_eq!(policy.wait(2), Some(TimeDelta::seconds(10)));
+        assert_eq!(policy.wait(11), Some(TimeDelta::hours(1)));
+        assert_eq!(policy.wait(12), None);
+    }
 
     #[test]
     fn a_pool_without_workers_has_no_window() {

@@ -5,13 +5,17 @@ use std::{num::NonZeroUsize, sync::Arc};
 use chrono::TimeDelta;
 use clap::Args;
 use likeness_blob::{Blob, BlobArgs};
-use likeness_domain::{Error, SharedClock, SystemClock};
+use likeness_domain::{Error, SharedClock, SystemClock, webhook::Reach};
 use likeness_queue::{FinishReply, FinishRequest, Queue, QueueArgs, ServiceError};
 use likeness_registry::{KeyRing, PgPool, Postgres, Transaction};
 use likeness_runtime::Lifecycle;
 use tokio::sync::Notify;
 
-use crate::{answer, lead, policy::Policy};
+use crate::{
+    answer, lead,
+    policy::Policy,
+    webhooks::{self, Caller},
+};
 
 /// All instances share the requests under this name.
 const GROUP: &str = "dispatch";
@@ -43,6 +47,9 @@ pub struct DispatchArgs {
         value_name = "SECONDS"
     )]
     pub lease_seconds: u32,
+    /// Let webhooks reach private addresses, also over http: only where every tenant is trusted.
+    #[arg(long, env = "LIKENESS_WEBHOOK_ANY_ADDRESS")]
+    pub webhook_any_address: bool,
     /// The queue.
     #[command(flatten)]
     pub queue: QueueArgs,
@@ -66,6 +73,8 @@ pub struct Dispatch {
     pub keys: Arc<KeyRing>,
     /// The queue's numbers.
     pub policy: Policy,
+    /// Calls webhooks.
+    pub caller: Caller,
     /// This instance among the others.
     pub instance: String,
     work: Arc<Notify>,
@@ -87,40 +96,28 @@ impl Dispatch {
             lease: TimeDelta::seconds(args.lease_seconds.into()),
             ..Policy::default()
         };
-        Ok(Self::from_services(
+        let reach = if args.webhook_any_address {
+            Reach::Any
+        } else {
+            Reach::Public
+        };
+        Ok(Self {
             pool,
             queue,
             blob,
-            keys,
-            Arc::new(SystemClock),
-            policy,
-        ))
-    }
-
-    /// With stores that are connected already.
-    pub fn from_services(
-        pool: PgPool,
-        queue: Queue,
-        blob: Blob,
-        keys: KeyRing,
-        clock: SharedClock,
-        policy: Policy,
-    ) -> Self {
-        Self {
-            pool,
-            queue,
-            blob,
-            clock,
+            clock: Arc::new(SystemClock),
             keys: Arc::new(keys),
             policy,
+            caller: Caller::new(reach)?,
             instance: uuid::Uuid::now_v7().to_string(),
             work: Arc::new(Notify::new()),
-        }
+        })
     }
 
     /// Answers requests and, while it leads, admits; until the lifecycle's soft stop.
     pub fn spawn(self, lifecycle: &Lifecycle) {
         self.lead(lifecycle);
+        webhooks::spawn(&self, lifecycle);
         self.answer(lifecycle, answer::finish);
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use likeness_domain::WorkerKind;
 use likeness_queue::Hello;
 use likeness_runtime::Lifecycle;
+use tokio_util::sync::CancellationToken;
 
 use crate::server::Enroll;
 
@@ -15,20 +16,21 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 pub fn spawn(enroll: &Enroll, lifecycle: &Lifecycle) {
     let (enroll, soft) = (enroll.clone(), lifecycle.soft().clone());
     lifecycle.spawn("hello", async move {
-        say(&enroll, false).await;
+        say(&enroll, &soft, false).await;
         while soft
             .run_until_cancelled(tokio::time::sleep(INTERVAL))
             .await
             .is_some()
         {
-            say(&enroll, false).await;
+            say(&enroll, &soft, false).await;
         }
-        say(&enroll, true).await;
+        say(&enroll, &soft, true).await;
         Ok(())
     });
 }
 
-async fn say(enroll: &Enroll, draining: bool) {
+/// Says it once, and stops softly where the answer asks for a drain.
+async fn say(enroll: &Enroll, soft: &CancellationToken, draining: bool) {
     let hello = Hello {
         worker: enroll.worker.clone(),
         kind: WorkerKind::Enroll,
@@ -41,7 +43,12 @@ async fn say(enroll: &Enroll, draining: bool) {
         bundle: None,
     };
     let endpoint = enroll.queue.subjects().hello();
-    if let Err(error) = enroll.queue.request(&endpoint, &hello, TIMEOUT).await {
-        tracing::debug!(%error, "nobody heard the hello");
+    match enroll.queue.request(&endpoint, &hello, TIMEOUT).await {
+        Ok(answer) if answer.drain && !draining => {
+            tracing::info!("asked to drain");
+            soft.cancel();
+        }
+        Ok(_) => {}
+        Err(error) => tracing::debug!(%error, "nobody heard the hello"),
     }
 }

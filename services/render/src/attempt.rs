@@ -146,6 +146,7 @@ impl<'a> Attempt<'a> {
             spec: self.grant.spec.clone(),
             sets,
             init,
+            alone: self.grant.alone,
             stop: self.stop.clone(),
             progress,
         };

@@ -5,6 +5,7 @@ use std::time::Duration;
 use likeness_domain::WorkerKind;
 use likeness_queue::Hello;
 use likeness_runtime::Lifecycle;
+use tokio_util::sync::CancellationToken;
 
 use crate::server::Render;
 
@@ -19,7 +20,7 @@ pub fn spawn(render: &Render, lifecycle: &Lifecycle) {
     lifecycle.spawn("hello", async move {
         // The bundle is announced once: the latest announcement decides what new renders use, so an old worker that
         // merely goes on must not outdo a new one.
-        let mut heard = say(&render, false, true).await;
+        let mut heard = say(&render, &soft, false, true).await;
         loop {
             let pause = if heard { INTERVAL } else { FIRST };
             if soft
@@ -29,14 +30,15 @@ pub fn spawn(render: &Render, lifecycle: &Lifecycle) {
             {
                 break;
             }
-            heard |= say(&render, false, !heard).await;
+            heard |= say(&render, &soft, false, !heard).await;
         }
-        say(&render, true, false).await;
+        say(&render, &soft, true, false).await;
         Ok(())
     });
 }
 
-async fn say(render: &Render, draining: bool, with_bundle: bool) -> bool {
+/// Says it once, and stops softly where the answer asks for a drain.
+async fn say(render: &Render, soft: &CancellationToken, draining: bool, with_bundle: bool) -> bool {
     let hello = Hello {
         worker: render.worker.clone(),
         kind: WorkerKind::Render,
@@ -50,7 +52,13 @@ async fn say(render: &Render, draining: bool, with_bundle: bool) -> bool {
     };
     let endpoint = render.queue.subjects().hello();
     match render.queue.request(&endpoint, &hello, TIMEOUT).await {
-        Ok(_) => true,
+        Ok(answer) => {
+            if answer.drain && !draining {
+                tracing::info!("asked to drain");
+                soft.cancel();
+            }
+            true
+        }
         Err(error) => {
             tracing::debug!(%error, "nobody heard the hello");
             false

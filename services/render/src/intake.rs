@@ -30,9 +30,11 @@ pub async fn take_prompts(
     hard: &CancellationToken,
 ) -> anyhow::Result<()> {
     // One intake on the models, one uploading.
-    let places = Arc::new(Semaphore::new(2 * render.max_batch));
+    let all = 2 * render.max_batch;
+    let places = Arc::new(Semaphore::new(all));
     let models = Arc::new(Semaphore::new(1));
     let mut prompts = render.queue.render_prompts(&render.pool);
+    let mut apart: Option<Delivery<RenderPrompt>> = None;
     loop {
         let place = places.clone().acquire_owned().await?;
         let turn = models.clone().acquire_owned().await?;
@@ -46,7 +48,15 @@ pub async fn take_prompts(
             slot,
             _taking: taking,
         };
-        intake.fill(&mut prompts, place).await;
+        apart = match apart.take() {
+            None => intake.fill(&mut prompts, place).await,
+            Some(prompt) => {
+                // All places: what else is at hand ends first, and nothing comes beside it.
+                let others = places.clone().acquire_many_owned(all as u32 - 1).await?;
+                intake.begin(prompt, vec![place, others]).await;
+                None
+            }
+        };
     }
 }
 
@@ -62,28 +72,32 @@ struct Intake<'a> {
 }
 
 impl Intake<'_> {
-    /// Waits for a first render and takes those that are there with it, until there are enough.
-    async fn fill(self, prompts: &mut Prompts<RenderPrompt>, first: OwnedSemaphorePermit) {
+    /// Waits for a first render and takes those that are there with it, until there are enough or one comes that is to
+    /// be alone, which it returns.
+    async fn fill(
+        self,
+        prompts: &mut Prompts<RenderPrompt>,
+        first: OwnedSemaphorePermit,
+    ) -> Option<Delivery<RenderPrompt>> {
         let mut allowance = self.render.engine.allowance();
         let (mut place, mut wait) = (first, WAIT);
         loop {
             let prompt = match prompts.next(wait).await {
+                Ok(Some(prompt)) if prompt.message().alone => return Some(prompt),
                 Ok(Some(prompt)) => prompt,
-                Ok(None) => return,
+                Ok(None) => return None,
                 Err(error) => {
                     tracing::warn!(%error, "no prompts");
-                    return tokio::time::sleep(PAUSE).await;
+                    tokio::time::sleep(PAUSE).await;
+                    return None;
                 }
             };
-            match self.begin(prompt, place).await {
-                Some(spec) if !allowance.take(&spec) => return,
+            match self.begin(prompt, vec![place]).await {
+                Some(spec) if !allowance.take(&spec) => return None,
                 Some(_) => wait = MOMENT,
                 None => {}
             }
-            let Ok(next) = self.places.clone().try_acquire_owned() else {
-                return;
-            };
-            place = next;
+            place = self.places.clone().try_acquire_owned().ok()?;
         }
     }
 
@@ -92,13 +106,13 @@ impl Intake<'_> {
     async fn begin(
         &self,
         prompt: Delivery<RenderPrompt>,
-        place: OwnedSemaphorePermit,
+        places: Vec<OwnedSemaphorePermit>,
     ) -> Option<RenderSpec> {
         let (told, claimed) = oneshot::channel();
         let (render, slot, hard) = (self.render.clone(), self.slot.clone(), self.hard.clone());
         self.attempts.spawn(async move {
             attempt::work_on(&render, prompt, slot, told, &hard).await;
-            drop(place);
+            drop(places);
         });
         claimed.await.ok()
     }

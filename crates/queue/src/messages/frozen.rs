@@ -44,10 +44,19 @@ fn prompts() {
     let prompt = RenderPrompt {
         render: render(),
         publication: 2,
+        alone: false,
     };
     frozen(
         &prompt,
         &format!(r#"{{"v":1,"render":"{ID}","publication":2}}"#),
+    );
+    let alone = RenderPrompt {
+        alone: true,
+        ..prompt
+    };
+    frozen(
+        &alone,
+        &format!(r#"{{"v":1,"render":"{ID}","publication":2,"alone":true}}"#),
     );
     let prompt = PhotoPrompt {
         photo: Uuid::from_u128(7).into(),
@@ -88,6 +97,7 @@ fn grant() -> Grant {
         }],
         upload_expire: DateTime::from_timestamp(1_800_000_600, 0).unwrap(),
         start_url: None,
+        alone: false,
     }
 }
 
@@ -134,6 +144,7 @@ fn claims_of_renders_with_options() {
     let grant = Grant {
         spec,
         start_url: Some("https://s3/SECRET-START".to_owned()),
+        alone: true,
         ..plain
     };
     assert!(!format!("{grant:?}").contains("SECRET"));
@@ -147,7 +158,7 @@ fn claims_of_renders_with_options() {
             r#""face_strength":0.4},"expire_time":"2027-01-15T08:00:00Z","#,
             r#""coefficient_sets":[0.25,0.75],"#,
             r#""uploads":[{"url":"https://s3/SECRET-LINK","content_type":"image/png"}],"#,
-            r#""upload_expire":"2027-01-15T08:10:00Z","start_url":"https://s3/SECRET-START"}"#,
+            r#""upload_expire":"2027-01-15T08:10:00Z","start_url":"https://s3/SECRET-START","alone":true}"#,
         ),
     );
 }

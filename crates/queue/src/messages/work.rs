@@ -11,6 +11,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::json_messages;
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_false(flag: &bool) -> bool {
+    !*flag
+}
+
 /// A prompt to claim a render.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RenderPrompt {
@@ -18,6 +23,9 @@ pub struct RenderPrompt {
     pub render: RenderId,
     /// Which publishing of it; a claim names it.
     pub publication: u32,
+    /// Finish everything else before the claim, and take nothing beside it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub alone: bool,
 }
 
 /// A prompt to claim a photo.
@@ -94,6 +102,9 @@ pub struct Grant {
     /// A presigned link for GET: the picture to start from, where the render has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_url: Option<String>,
+    /// Paint its images one at a time, with nothing beside them.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub alone: bool,
 }
 
 impl fmt::Debug for Grant {

@@ -56,5 +56,6 @@ pub fn prompt(number: u128, publication: u32) -> RenderPrompt {
     RenderPrompt {
         render: render(number),
         publication,
+        alone: false,
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! All of it is counted from rows; no counter can leak.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use likeness_domain::{Error, RenderId, TenantId};
 use sqlx::PgConnection;
@@ -14,6 +16,10 @@ use crate::{
 
 /// How far [`pools_with_work`] counts.
 const COUNTED: i64 = 1000;
+/// How long a tenant's higher priorities may hold up a lower one of which nothing is at work.
+pub const PATIENCE: TimeDelta = TimeDelta::minutes(5);
+/// Scheduled renders that one admission lets into the queue.
+const STARTED_AT_ONCE: i64 = 1000;
 
 /// One publishing of a render, committed and still to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +32,10 @@ pub struct Publication {
     pub publication: i32,
     /// Which pool may claim it.
     pub pool: String,
+    /// It shares its worker with no other.
+    pub alone: bool,
+    /// What renders must have in common to be painted together.
+    pub kind: String,
 }
 
 /// What a pool's workers have before them.
@@ -57,8 +67,11 @@ pub struct PoolWork {
 /// which they are to be published.
 ///
 /// The next render is always one of the tenant with the fewest seconds at work in this pool per weight; ties go to the
-/// one least recently served; a tenant's own go by priority, then age. Suspended tenants, tenants with `max_running`
-/// dispatched and running anywhere, paused pools, and renders that are not due yet or have expired stay where they are.
+/// one least recently served; a tenant's own go by priority, then age, except that a priority of which nothing is at work
+/// goes first once it has waited for [`PATIENCE`]. Suspended tenants, tenants with `max_running` dispatched and running
+/// anywhere, paused pools, and renders that are not due yet or have expired stay where they are.
+///
+/// Renders that can be painted together are published next to each other, within what is admitted here.
 ///
 /// The cost grows with the number of waiting tenants and the square of `max_rows`, not with the length of the queue: take
 /// 50 or so, and call again while there is room and as many come back.
@@ -74,8 +87,37 @@ pub async fn admit(
     now: DateTime<Utc>,
 ) -> Result<Vec<Publication>, Error> {
     leaders::check(conn, leadership, now).await?;
+    start_scheduled(conn, now).await?;
     let picked = pick(conn, pool, room_seconds, max_rows, now).await?;
-    dispatch(conn, &picked, now).await
+    let admitted = dispatch(conn, &picked, now).await?;
+    Ok(together(admitted))
+}
+
+/// Brings publications of one kind next to each other, where the first of the kind stood.
+fn together(mut publications: Vec<Publication>) -> Vec<Publication> {
+    let mut firsts: HashMap<String, usize> = HashMap::new();
+    for (place, publication) in publications.iter().enumerate() {
+        firsts.entry(publication.kind.clone()).or_insert(place);
+    }
+    publications.sort_by_key(|publication| firsts.get(&publication.kind).copied());
+    publications
+}
+
+/// Lets renders whose time has come into the queue.
+async fn start_scheduled(conn: &mut PgConnection, now: DateTime<Utc>) -> Result<(), Error> {
+    sqlx::query!(
+        "WITH due AS (
+             SELECT id FROM renders
+             WHERE state = 'QUEUED' AND run_after IS NOT NULL AND run_after <= $1
+             ORDER BY run_after LIMIT $2 FOR UPDATE SKIP LOCKED)
+         UPDATE renders r SET run_after = NULL FROM due WHERE r.id = due.id",
+        now,
+        STARTED_AT_ONCE
+    )
+    .execute(conn)
+    .await
+    .map_err(database)?;
+    Ok(())
 }
 
 /// The renders whose turn it is, in order. Nothing is locked yet.
@@ -91,18 +133,19 @@ async fn pick(
     sqlx::query_scalar!(
         r#"WITH RECURSIVE waiting (tenant_id) AS (
                (SELECT tenant_id FROM renders WHERE state = 'QUEUED' AND pool = $1
-                ORDER BY tenant_id, priority, id LIMIT 1)
+                ORDER BY tenant_id, scheduled, priority, id LIMIT 1)
                UNION ALL
                SELECT (SELECT r.tenant_id FROM renders r
                        WHERE r.state = 'QUEUED' AND r.pool = $1 AND r.tenant_id > w.tenant_id
-                       ORDER BY r.tenant_id, r.priority, r.id LIMIT 1)
+                       ORDER BY r.tenant_id, r.scheduled, r.priority, r.id LIMIT 1)
                FROM waiting w WHERE w.tenant_id IS NOT NULL),
            at_work AS (
                SELECT tenant_id, count(*) AS renders,
+                   array_agg(DISTINCT priority) FILTER (WHERE pool = $1) AS priorities,
                    coalesce(sum(cost_seconds::float8) FILTER (WHERE pool = $1), 0) AS seconds
                FROM renders WHERE state IN ('DISPATCHED', 'RUNNING') GROUP BY tenant_id),
            contenders AS (
-               SELECT t.id, t.weight::float8 AS weight, t.served_at,
+               SELECT t.id, t.weight::float8 AS weight, t.served_at, a.priorities,
                    coalesce(a.seconds, 0) AS seconds,
                    least($3, t.max_running - coalesce(a.renders, 0)) AS allowance
                FROM waiting w
@@ -112,32 +155,51 @@ async fn pick(
                    AND (t.max_running IS NULL OR coalesce(a.renders, 0) < t.max_running)
                    AND (SELECT true FROM renders r
                         WHERE r.state = 'QUEUED' AND r.pool = $1 AND r.tenant_id = t.id
-                            AND (r.run_after IS NULL OR r.run_after <= $4) AND r.expire_time > $4
-                        ORDER BY r.priority, r.id LIMIT 1)
+                            AND NOT r.scheduled AND r.expire_time > $4
+                        ORDER BY r.scheduled, r.priority, r.id LIMIT 1)
                ORDER BY coalesce(a.seconds, 0) / t.weight, t.served_at NULLS FIRST, t.id
                LIMIT $3),
-           candidates AS (
-               SELECT r.id, r.priority, r.cost_seconds::float8 AS seconds, c.served_at,
-                   (c.seconds + coalesce(sum(r.cost_seconds::float8) OVER (
-                       PARTITION BY c.id ORDER BY r.priority, r.id
-                       ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0)) / c.weight AS share
-               FROM contenders c CROSS JOIN LATERAL (
-                   SELECT id, priority, cost_seconds FROM renders r
+           -- The first of each priority that has waited long enough while nothing of it is at work.
+           starving AS (
+               SELECT c.id AS tenant_id, first.id
+               FROM contenders c CROSS JOIN unnest(ARRAY[1, 2]) AS class (priority)
+               CROSS JOIN LATERAL (
+                   SELECT id, created_at FROM renders r
                    WHERE r.state = 'QUEUED' AND r.pool = $1 AND r.tenant_id = c.id
-                       AND (r.run_after IS NULL OR r.run_after <= $4) AND r.expire_time > $4
-                   ORDER BY r.priority, r.id LIMIT c.allowance) r),
+                       AND NOT r.scheduled AND r.priority = class.priority AND r.expire_time > $4
+                   ORDER BY r.id LIMIT 1) AS first
+               WHERE class.priority <> ALL (coalesce(c.priorities, '{}'))
+                   AND first.created_at <= $5),
+           turns AS (
+               SELECT r.id, r.priority, r.cost_seconds::float8 AS seconds, c.id AS tenant_id,
+                   c.served_at, c.seconds AS at_work, c.weight, c.allowance,
+                   row_number() OVER own AS turn,
+                   sum(r.cost_seconds::float8) OVER own - r.cost_seconds AS own_before
+               FROM contenders c CROSS JOIN LATERAL (
+                   (SELECT id, priority, cost_seconds FROM renders r
+                    WHERE r.state = 'QUEUED' AND r.pool = $1 AND r.tenant_id = c.id
+                        AND NOT r.scheduled AND r.expire_time > $4
+                    ORDER BY r.scheduled, r.priority, r.id LIMIT c.allowance)
+                   UNION
+                   SELECT r.id, r.priority, r.cost_seconds
+                   FROM starving s JOIN renders r ON r.id = s.id WHERE s.tenant_id = c.id) r
+               WINDOW own AS (PARTITION BY c.id
+                              ORDER BY r.id IN (SELECT id FROM starving) DESC, r.priority, r.id
+                              ROWS UNBOUNDED PRECEDING)),
            ordered AS (
                SELECT id, row_number() OVER fair AS place, sum(seconds) OVER fair - seconds AS before
-               FROM candidates
-               WINDOW fair AS (ORDER BY share, served_at NULLS FIRST, priority, id
+               FROM turns WHERE turn <= allowance
+               WINDOW fair AS (ORDER BY (at_work + own_before) / weight, served_at NULLS FIRST,
+                                   priority, tenant_id, turn
                                ROWS UNBOUNDED PRECEDING))
-           SELECT id FROM ordered
+           SELECT id AS "id!" FROM ordered
            WHERE before < $2 AND place <= $3 AND NOT (SELECT paused FROM pools WHERE name = $1)
            ORDER BY place"#,
         pool,
         f64::from(room_seconds),
         max_rows,
-        now
+        now,
+        now - PATIENCE
     )
     .fetch_all(conn)
     .await
@@ -163,12 +225,15 @@ async fn dispatch(
                UPDATE renders r SET state = 'DISPATCHED', publication = publication + 1,
                    dispatched_at = $2, published_at = NULL
                FROM free WHERE r.id = free.id
-               RETURNING r.id, r.tenant_id, r.publication, r.pool),
+               RETURNING r.id, r.tenant_id, r.publication, r.pool, r.alone,
+                   concat_ws(' ', r.spec ->> 'model', r.spec ->> 'width', r.spec ->> 'height',
+                       r.spec ->> 'steps', r.spec ->> 'scheduler', r.spec ->> 'init_strength',
+                       (r.spec ->> 'guidance')::float8 > 1) AS kind),
            served AS (
                UPDATE tenants SET served_at = $2
                WHERE id IN (SELECT tenant_id FROM admitted))
            SELECT id AS "id!", tenant_id AS "tenant_id!", publication AS "publication!",
-               pool AS "pool!"
+               pool AS "pool!", alone AS "alone!", kind AS "kind!"
            FROM admitted ORDER BY array_position($1, id)"#,
         picked,
         now
@@ -184,6 +249,8 @@ struct PublicationRow {
     tenant_id: Uuid,
     publication: i32,
     pool: String,
+    alone: bool,
+    kind: String,
 }
 
 impl From<PublicationRow> for Publication {
@@ -193,6 +260,8 @@ impl From<PublicationRow> for Publication {
             tenant: row.tenant_id.into(),
             publication: row.publication,
             pool: row.pool,
+            alone: row.alone,
+            kind: row.kind,
         }
     }
 }
@@ -250,6 +319,39 @@ pub async fn mark_published(
     Ok(())
 }
 
+/// Takes back into the queue, in the caller's transaction, at most `limit` renders that were dispatched before
+/// `older_than` and not claimed, where no worker of their pool was seen since `live_since`: else they would be published
+/// again and again for nobody. Says how many.
+///
+/// # Errors
+/// `Aborted` if the leadership is lost; the database fails.
+pub async fn withdraw(
+    conn: &mut PgConnection,
+    leadership: &Leadership,
+    older_than: DateTime<Utc>,
+    live_since: DateTime<Utc>,
+    limit: i64,
+    now: DateTime<Utc>,
+) -> Result<u64, Error> {
+    leaders::check(conn, leadership, now).await?;
+    let done = sqlx::query!(
+        "WITH abandoned AS (
+             SELECT id FROM renders r
+             WHERE state = 'DISPATCHED' AND dispatched_at <= $1 AND NOT EXISTS (
+                 SELECT FROM workers w WHERE w.pool = r.pool AND w.seen_at >= $2 AND NOT w.draining)
+             ORDER BY dispatched_at LIMIT $3 FOR UPDATE SKIP LOCKED)
+         UPDATE renders r SET state = 'QUEUED', dispatched_at = NULL, published_at = NULL
+         FROM abandoned WHERE r.id = abandoned.id",
+        older_than,
+        live_since,
+        limit
+    )
+    .execute(conn)
+    .await
+    .map_err(database)?;
+    Ok(done.rows_affected())
+}
+
 /// Publishes anew, in the caller's transaction, at most `limit` DISPATCHED renders whose publication was not confirmed
 /// within `unconfirmed_after`, or not claimed within `unclaimed_after` of its confirmation. Claims of the publications
 /// before are refused from now on.
@@ -267,14 +369,14 @@ pub async fn republish_due(
     leaders::check(conn, leadership, now).await?;
     let rows = sqlx::query_as!(
         PublicationRow,
-        "WITH due AS (
+        r#"WITH due AS (
              SELECT id FROM renders
              WHERE state = 'DISPATCHED' AND expire_time > $3
                  AND ((published_at IS NULL AND dispatched_at <= $1) OR published_at <= $2)
              ORDER BY dispatched_at LIMIT $4 FOR UPDATE SKIP LOCKED)
          UPDATE renders r SET publication = publication + 1, dispatched_at = $3, published_at = NULL
          FROM due WHERE r.id = due.id
-         RETURNING r.id, r.tenant_id, r.publication, r.pool",
+         RETURNING r.id, r.tenant_id, r.publication, r.pool, r.alone, '' AS "kind!""#,
         now - unconfirmed_after,
         now - unclaimed_after,
         now,

@@ -76,9 +76,11 @@ pub(super) struct Ending {
     pub outcome: AttemptOutcome,
     pub became: RenderState,
     pub error: Option<RenderError>,
+    /// The device's time that went into it, where its worker told.
+    pub device_seconds: Option<f64>,
 }
 
-/// Closes an attempt in its history. What a losing one has uploaded, or still may, will be erased.
+/// Closes an attempt in its history and enters it into the ledger. What a losing one has uploaded, or still may, will be erased.
 pub(super) async fn close(
     conn: &mut PgConnection,
     render: Uuid,
@@ -92,7 +94,14 @@ pub(super) async fn close(
              UPDATE render_attempts SET outcome = $3, became = $4, error_reason = $5,
                  error_message = $6, finished_at = $7
              WHERE render_id = $1 AND attempt = $2 AND outcome IS NULL
-             RETURNING render_id, attempt, outcome)
+             RETURNING render_id, attempt, outcome, begun_at),
+         entered AS (
+             INSERT INTO usage (render_id, attempt, tenant_id, pool, outcome, ended_at, seconds,
+                                estimated_seconds)
+             SELECT r.id, closed.attempt, r.tenant_id, r.pool, closed.outcome, $7,
+                 greatest(coalesce($9, extract(epoch FROM $7 - closed.begun_at)::float8), 0),
+                 r.cost_seconds
+             FROM closed JOIN renders r ON r.id = closed.render_id)
          INSERT INTO erasures (prefix, not_before)
          SELECT concat('tenants/', r.tenant_id, '/renders/', r.id, '/', closed.attempt, '/'), $8
          FROM closed JOIN renders r ON r.id = closed.render_id WHERE closed.outcome <> 'SUCCEEDED'
@@ -105,7 +114,8 @@ pub(super) async fn close(
         error.map(|error| error.reason.as_str()),
         error.map(|error| error.message.as_str()),
         now,
-        now + UPLOAD_LINK_LIFETIME
+        now + UPLOAD_LINK_LIFETIME,
+        ending.device_seconds
     )
     .execute(conn)
     .await

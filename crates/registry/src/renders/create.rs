@@ -2,10 +2,12 @@
 
 use chrono::{DateTime, Utc};
 use likeness_domain::{
-    Error, Labels, RenderId, RenderState, TenantId,
+    ApiKeyId, Error, Labels, RenderId, RenderState, TenantId,
     render::{Priority, RenderSpec},
 };
+use serde::Serialize;
 use sqlx::{PgConnection, types::Json};
+use uuid::Uuid;
 
 use super::{Render, RenderIdentity};
 use crate::error::{breaks, database};
@@ -30,13 +32,24 @@ pub struct NewRender {
     /// Estimated seconds of a worker's time, above 0.
     pub cost_seconds: f32,
     /// Do not start before.
-    pub run_after: Option<DateTime<Utc>>,
+    pub start_time: Option<DateTime<Utc>>,
     /// When it gives up.
     pub expire_time: DateTime<Utc>,
     /// Who it shows.
     pub identities: Vec<RenderIdentity>,
     /// The failed render that this one repeats.
     pub retry_of: Option<RenderId>,
+    /// Where its last state is reported.
+    pub webhook: Option<NewWebhook>,
+}
+
+/// Where to report a render's last state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewWebhook {
+    /// Checked to be one that may be called.
+    pub url: String,
+    /// The key whose secret signs what is sent.
+    pub key: ApiKeyId,
 }
 
 /// Stores a new render, QUEUED.
@@ -48,41 +61,92 @@ pub async fn create(
     new: &NewRender,
     now: DateTime<Utc>,
 ) -> Result<Render, Error> {
+    let created = create_many(conn, std::slice::from_ref(new), now).await?;
+    let created = created.into_iter().next();
+    created.ok_or_else(|| Error::internal("one render was stored and none came back"))
+}
+
+/// Stores new renders, QUEUED, all or none, in one statement; returns them in their order.
+///
+/// # Errors
+/// `NotFound` if the tenant has been deleted; the database fails.
+pub async fn create_many(
+    conn: &mut PgConnection,
+    new: &[NewRender],
+    now: DateTime<Utc>,
+) -> Result<Vec<Render>, Error> {
+    let rows: Vec<NewRow<'_>> = new.iter().map(NewRow::from).collect();
     sqlx::query!(
-        "WITH render AS (
+        "WITH new AS MATERIALIZED (
+             SELECT * FROM jsonb_to_recordset($1) AS n (
+                 id uuid, tenant_id uuid, priority smallint, bundle text, pool text, spec jsonb,
+                 labels jsonb, cost_seconds real, start_time timestamptz, expire_time timestamptz,
+                 retry_of uuid, webhook_url text, webhook_key uuid, identities jsonb)),
+         render AS (
              INSERT INTO renders (id, tenant_id, priority, bundle, pool, spec, labels, cost_seconds,
-                                  run_after, expire_time, retry_of, created_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
-             RETURNING id)
+                                  start_time, run_after, expire_time, retry_of, webhook_url,
+                                  webhook_key, created_at)
+             SELECT id, tenant_id, priority, bundle, pool, spec, labels, cost_seconds, start_time,
+                 CASE WHEN start_time > $2 THEN start_time END, expire_time, retry_of, webhook_url,
+                 webhook_key, $2
+             FROM new)
          INSERT INTO render_identities (render_id, position, identity_id, weight, photo_ids)
-         SELECT render.id, shown.position - 1, shown.identity_id, shown.weight, shown.photo_ids
-         FROM render, ROWS FROM (jsonb_to_recordset($13)
+         SELECT new.id, shown.position - 1, shown.identity_id, shown.weight, shown.photo_ids
+         FROM new, ROWS FROM (jsonb_to_recordset(new.identities)
              AS (identity_id uuid, weight real, photo_ids uuid[])) WITH ORDINALITY
              AS shown (identity_id, weight, photo_ids, position)",
-        new.id.0,
-        new.tenant_id.0,
-        new.priority.rank(),
-        new.bundle,
-        new.pool,
-        Json(&new.spec) as _,
-        Json(&new.labels) as _,
-        new.cost_seconds,
-        new.run_after,
-        new.expire_time,
-        new.retry_of.map(|id| id.0),
-        now,
-        Json(&new.identities) as _
+        Json(&rows) as _,
+        now
     )
     .execute(conn)
     .await
-    .map_err(|error| {
-        if breaks(&error, "renders_tenant_id_fkey") {
-            Error::not_found("tenant", new.tenant_id)
-        } else {
-            database(error)
+    .map_err(|error| match new.first() {
+        Some(first) if breaks(&error, "renders_tenant_id_fkey") => {
+            Error::not_found("tenant", first.tenant_id)
         }
+        _ => database(error),
     })?;
-    Ok(as_created(new, now))
+    Ok(new.iter().map(|new| as_created(new, now)).collect())
+}
+
+/// A new render as its row is sent to Postgres.
+#[derive(Serialize)]
+struct NewRow<'a> {
+    id: Uuid,
+    tenant_id: Uuid,
+    priority: i16,
+    bundle: &'a str,
+    pool: &'a str,
+    spec: &'a RenderSpec,
+    labels: &'a Labels,
+    cost_seconds: f32,
+    start_time: Option<DateTime<Utc>>,
+    expire_time: DateTime<Utc>,
+    retry_of: Option<Uuid>,
+    webhook_url: Option<&'a str>,
+    webhook_key: Option<Uuid>,
+    identities: &'a [RenderIdentity],
+}
+
+impl<'a> From<&'a NewRender> for NewRow<'a> {
+    fn from(new: &'a NewRender) -> Self {
+        Self {
+            id: new.id.0,
+            tenant_id: new.tenant_id.0,
+            priority: new.priority.rank(),
+            bundle: &new.bundle,
+            pool: &new.pool,
+            spec: &new.spec,
+            labels: &new.labels,
+            cost_seconds: new.cost_seconds,
+            start_time: new.start_time,
+            expire_time: new.expire_time,
+            retry_of: new.retry_of.map(|id| id.0),
+            webhook_url: new.webhook.as_ref().map(|webhook| webhook.url.as_str()),
+            webhook_key: new.webhook.as_ref().map(|webhook| webhook.key.0),
+            identities: &new.identities,
+        }
+    }
 }
 
 fn as_created(new: &NewRender, now: DateTime<Utc>) -> Render {
@@ -98,7 +162,9 @@ fn as_created(new: &NewRender, now: DateTime<Utc>) -> Render {
         publication: 0,
         attempt: 0,
         failures: 0,
-        run_after: new.run_after,
+        alone: false,
+        start_time: new.start_time,
+        run_after: new.start_time.filter(|start| *start > now),
         expire_time: new.expire_time,
         cancel_requested_at: None,
         error: None,
@@ -109,5 +175,7 @@ fn as_created(new: &NewRender, now: DateTime<Utc>) -> Render {
         retry_of: new.retry_of,
         identities: new.identities.clone(),
         images: Vec::new(),
+        webhook_url: new.webhook.as_ref().map(|webhook| webhook.url.clone()),
+        deliveries: Vec::new(),
     }
 }

@@ -68,7 +68,8 @@ pub async fn finish(
     now: DateTime<Utc>,
 ) -> Result<Finish, Error> {
     let row = sqlx::query!(
-        r#"SELECT state, attempt, failures, cancel_requested_at IS NOT NULL AS "cancel_requested!",
+        r#"SELECT state, attempt, failures, alone, deaths_alone,
+               cancel_requested_at IS NOT NULL AS "cancel_requested!",
                spec AS "spec: Json<RenderSpec>"
            FROM renders WHERE id = $1 FOR UPDATE"#,
         render.0
@@ -85,6 +86,8 @@ pub async fn finish(
         id: render.0,
         attempt,
         failures: row.failures,
+        alone: row.alone,
+        deaths_alone: row.deaths_alone,
         cancel_requested: row.cancel_requested,
     };
     let state = match outcome {
@@ -103,9 +106,7 @@ pub async fn finish(
                 reason: reason.clone(),
                 message: message.clone(),
             };
-            let outcome = AttemptOutcome::Failed;
             let loss = Loss::Failed {
-                outcome,
                 error,
                 retryable: *retryable,
             };
@@ -219,6 +220,7 @@ async fn win(
         outcome: AttemptOutcome::Succeeded,
         became,
         error: None,
+        device_seconds: Some(timings.synthesis + timings.merge + timings.sampling),
     };
     close(conn, running.id, running.attempt, &ending, now).await?;
     Ok(became)

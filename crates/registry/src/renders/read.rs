@@ -9,7 +9,7 @@ use likeness_domain::{
 use sqlx::{PgConnection, types::Json};
 use uuid::Uuid;
 
-use super::{Render, RenderError, RenderIdentity, StoredImage};
+use super::{Render, RenderError, RenderIdentity, StoredImage, WebhookDelivery};
 use crate::error::{corrupt, database};
 
 /// Which renders to list; an empty filter lists all.
@@ -118,6 +118,29 @@ pub async fn created_count(
     .map_err(database)
 }
 
+/// When the render was created that is number `place` of a tenant's, the newest first, among those of `since` or later.
+///
+/// # Errors
+/// The database fails.
+pub async fn created_at(
+    conn: &mut PgConnection,
+    tenant: TenantId,
+    since: DateTime<Utc>,
+    place: i64,
+) -> Result<Option<DateTime<Utc>>, Error> {
+    sqlx::query_scalar!(
+        "SELECT created_at FROM renders WHERE tenant_id = $1 AND id >= $2 AND created_at >= $3
+         ORDER BY id DESC OFFSET $4 LIMIT 1",
+        tenant.0,
+        first_id_of(since),
+        since,
+        (place - 1).max(0)
+    )
+    .fetch_optional(conn)
+    .await
+    .map_err(database)
+}
+
 /// The smallest UUIDv7 of a time's millisecond.
 fn first_id_of(time: DateTime<Utc>) -> Uuid {
     let millis = u128::try_from(time.timestamp_millis()).unwrap_or(0);
@@ -130,7 +153,8 @@ pub(super) async fn load(conn: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Re
         RenderRow,
         r#"SELECT r.id, r.tenant_id, r.state, r.priority, r.bundle, r.pool,
                r.spec AS "spec: Json<RenderSpec>", r.labels AS "labels: Json<Labels>",
-               r.publication, r.attempt, r.failures, r.run_after, r.expire_time,
+               r.publication, r.attempt, r.failures, r.alone, r.start_time, r.run_after,
+               r.expire_time, r.webhook_url,
                r.cancel_requested_at, r.error_reason, r.error_message,
                r.timings AS "timings: Json<RenderTimings>",
                r.created_at, r.begun_at, r.finished_at, r.retry_of,
@@ -142,7 +166,11 @@ pub(super) async fn load(conn: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Re
                                               to_jsonb(m) - '{render_id,position,attempt}'::text[])
                                           ORDER BY m.position)
                          FROM render_images m WHERE m.render_id = r.id), '[]')
-                   AS "images!: Json<Vec<StoredImage>>"
+                   AS "images!: Json<Vec<StoredImage>>",
+               coalesce((SELECT jsonb_agg(jsonb_build_object('at', d.at, 'status', d.status)
+                                          ORDER BY d.number)
+                         FROM webhook_deliveries d WHERE d.render_id = r.id), '[]')
+                   AS "deliveries!: Json<Vec<WebhookDelivery>>"
            FROM renders r WHERE r.id = ANY ($1) ORDER BY r.id DESC"#,
         ids
     )
@@ -164,6 +192,9 @@ struct RenderRow {
     publication: i32,
     attempt: i32,
     failures: i32,
+    alone: bool,
+    start_time: Option<DateTime<Utc>>,
+    webhook_url: Option<String>,
     run_after: Option<DateTime<Utc>>,
     expire_time: DateTime<Utc>,
     cancel_requested_at: Option<DateTime<Utc>>,
@@ -176,6 +207,7 @@ struct RenderRow {
     retry_of: Option<Uuid>,
     identities: Json<Vec<RenderIdentity>>,
     images: Json<Vec<StoredImage>>,
+    deliveries: Json<Vec<WebhookDelivery>>,
 }
 
 impl TryFrom<RenderRow> for Render {
@@ -195,6 +227,9 @@ impl TryFrom<RenderRow> for Render {
             publication: row.publication,
             attempt: row.attempt,
             failures: row.failures,
+            alone: row.alone,
+            start_time: row.start_time,
+            webhook_url: row.webhook_url,
             run_after: row.run_after,
             expire_time: row.expire_time,
             cancel_requested_at: row.cancel_requested_at,
@@ -206,6 +241,7 @@ impl TryFrom<RenderRow> for Render {
             retry_of: row.retry_of.map(RenderId),
             identities: row.identities.0,
             images: row.images.0,
+            deliveries: row.deliveries.0,
         })
     }
 }

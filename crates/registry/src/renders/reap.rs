@@ -30,7 +30,7 @@ pub async fn reap(
 ) -> Result<Vec<Settled>, Error> {
     leaders::check(conn, leadership, now).await?;
     let lapsed = sqlx::query!(
-        r#"SELECT id, tenant_id, attempt, failures,
+        r#"SELECT id, tenant_id, attempt, failures, alone, deaths_alone,
                cancel_requested_at IS NOT NULL AS "cancel_requested!"
            FROM renders WHERE state = 'RUNNING' AND lease_until <= $1
            ORDER BY lease_until LIMIT $2 FOR UPDATE SKIP LOCKED"#,
@@ -46,6 +46,8 @@ pub async fn reap(
             id: row.id,
             attempt: row.attempt,
             failures: row.failures,
+            alone: row.alone,
+            deaths_alone: row.deaths_alone,
             cancel_requested: row.cancel_requested,
         };
         let state = lose(conn, &running, worker_lost(), policy, now).await?;
@@ -63,11 +65,7 @@ fn worker_lost() -> Loss {
         reason: "WORKER_LOST".to_owned(),
         message: "the worker stopped renewing its lease".to_owned(),
     };
-    Loss::Failed {
-        outcome: AttemptOutcome::Lost,
-        error,
-        retryable: true,
-    }
+    Loss::Died { error }
 }
 
 /// Ends at most `limit` renders whose `expire_time` has passed, in the caller's transaction.
@@ -118,5 +116,6 @@ fn expired() -> Ending {
         outcome: AttemptOutcome::Expired,
         became: RenderState::Expired,
         error: None,
+        device_seconds: None,
     }
 }

@@ -12,11 +12,16 @@ use super::{
 };
 use crate::error::database;
 
+/// A failure with this reason is tried again alone: a smaller batch needs less memory.
+const OUT_OF_MEMORY: &str = "OUT_OF_MEMORY";
+
 /// When a failed attempt is followed by another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
     /// The failure with this number is the last.
     pub max_failures: i32,
+    /// So many workers may go silent while they have the render and nothing else; then it is kept from the others.
+    pub max_deaths_alone: i32,
     /// The wait after the first failure; doubled by each further one.
     pub base: TimeDelta,
     /// The longest wait.
@@ -74,6 +79,8 @@ pub(super) struct Running {
     pub id: Uuid,
     pub attempt: i32,
     pub failures: i32,
+    pub alone: bool,
+    pub deaths_alone: i32,
     pub cancel_requested: bool,
 }
 
@@ -83,12 +90,10 @@ pub(super) enum Loss {
     Cancelled,
     /// Its worker gave it back unharmed.
     HandedBack,
-    /// It failed, or its lease lapsed.
-    Failed {
-        outcome: AttemptOutcome,
-        error: RenderError,
-        retryable: bool,
-    },
+    /// It failed.
+    Failed { error: RenderError, retryable: bool },
+    /// Its worker went silent.
+    Died { error: RenderError },
 }
 
 /// Where a render goes from RUNNING.
@@ -96,14 +101,20 @@ pub(super) enum Loss {
 struct Next {
     state: RenderState,
     failures: i32,
+    alone: bool,
+    deaths_alone: i32,
     run_after: Option<DateTime<Utc>>,
 }
 
 fn next(running: &Running, loss: &Loss, policy: &RetryPolicy, now: DateTime<Utc>) -> Next {
-    let counted = i32::from(matches!(loss, Loss::Failed { .. }));
-    let failures = running.failures.saturating_add(counted);
+    let failed = i32::from(matches!(loss, Loss::Failed { .. }));
+    // A worker that went silent with several renders tells nothing of any one of them.
+    let died_alone = i32::from(running.alone && matches!(loss, Loss::Died { .. }));
+    let failures = running.failures.saturating_add(failed);
+    let deaths_alone = running.deaths_alone.saturating_add(died_alone);
     let again = match loss {
         Loss::Failed { retryable, .. } => *retryable && failures < policy.max_failures,
+        Loss::Died { .. } => deaths_alone < policy.max_deaths_alone,
         // Nobody asked for it to be cancelled: as if handed back.
         Loss::Cancelled | Loss::HandedBack => true,
     };
@@ -112,12 +123,41 @@ fn next(running: &Running, loss: &Loss, policy: &RetryPolicy, now: DateTime<Utc>
         (false, true) => RenderState::Queued,
         (false, false) => RenderState::Failed,
     };
-    let waits = state == RenderState::Queued && counted > 0;
-    let run_after = waits.then(|| now + policy.wait(running.id, failures));
+    let waits = state == RenderState::Queued && loss.is_harmful();
     Next {
         state,
         failures,
-        run_after,
+        alone: running.alone || loss.wants_solitude(),
+        deaths_alone,
+        run_after: waits.then(|| now + policy.wait(running.id, failures + deaths_alone)),
+    }
+}
+
+impl Loss {
+    fn is_harmful(&self) -> bool {
+        matches!(self, Self::Failed { .. } | Self::Died { .. })
+    }
+
+    /// Whether the next attempt should share its worker with no other.
+    fn wants_solitude(&self) -> bool {
+        match self {
+            Self::Died { .. } => true,
+            Self::Failed { error, .. } => error.reason == OUT_OF_MEMORY,
+            Self::Cancelled | Self::HandedBack => false,
+        }
+    }
+}
+
+/// Why a render FAILED whose last attempt ended so.
+fn verdict(loss: &Loss) -> Option<RenderError> {
+    match loss {
+        Loss::Failed { error, .. } => Some(error.clone()),
+        Loss::Died { .. } => Some(RenderError {
+            reason: "QUARANTINED".to_owned(),
+            message: "every worker that had it went silent, even with nothing else at hand"
+                .to_owned(),
+        }),
+        Loss::Cancelled | Loss::HandedBack => None,
     }
 }
 
@@ -130,20 +170,18 @@ pub(super) async fn lose(
     now: DateTime<Utc>,
 ) -> Result<RenderState, Error> {
     let next = next(running, &loss, policy, now);
+    let fatal = verdict(&loss).filter(|_| next.state == RenderState::Failed);
     let ending = Ending {
         became: next.state,
+        device_seconds: None,
         ..ending(running, loss)
     };
-    let fatal = ending
-        .error
-        .as_ref()
-        .filter(|_| next.state == RenderState::Failed);
     let terminal = next.state.is_terminal();
     sqlx::query!(
         "UPDATE renders SET state = $2, failures = $3, run_after = $4, worker = NULL,
              lease_until = NULL, published_at = NULL, dispatched_at = NULL,
              begun_at = CASE WHEN $5 THEN begun_at END, finished_at = CASE WHEN $5 THEN $6::timestamptz END,
-             error_reason = $7, error_message = $8
+             error_reason = $7, error_message = $8, alone = $9, deaths_alone = $10
          WHERE id = $1",
         running.id,
         next.state.as_str(),
@@ -151,8 +189,10 @@ pub(super) async fn lose(
         next.run_after,
         terminal,
         now,
-        fatal.map(|error| error.reason.as_str()),
-        fatal.map(|error| error.message.as_str())
+        fatal.as_ref().map(|error| error.reason.as_str()),
+        fatal.as_ref().map(|error| error.message.as_str()),
+        next.alone,
+        next.deaths_alone
     )
     .execute(&mut *conn)
     .await
@@ -163,20 +203,17 @@ pub(super) async fn lose(
 
 /// The attempt's own end, whatever becomes of the render.
 fn ending(running: &Running, loss: Loss) -> Ending {
-    let became = RenderState::Queued;
-    let plain = |outcome| Ending {
+    let ended = |outcome, error| Ending {
         outcome,
-        became,
-        error: None,
+        became: RenderState::Queued,
+        error,
+        device_seconds: None,
     };
     match loss {
-        Loss::Cancelled if running.cancel_requested => plain(AttemptOutcome::Cancelled),
-        Loss::Cancelled | Loss::HandedBack => plain(AttemptOutcome::HandedBack),
-        Loss::Failed { outcome, error, .. } => Ending {
-            outcome,
-            became,
-            error: Some(error),
-        },
+        Loss::Cancelled if running.cancel_requested => ended(AttemptOutcome::Cancelled, None),
+        Loss::Cancelled | Loss::HandedBack => ended(AttemptOutcome::HandedBack, None),
+        Loss::Failed { error, .. } => ended(AttemptOutcome::Failed, Some(error)),
+        Loss::Died { error } => ended(AttemptOutcome::Lost, Some(error)),
     }
 }
 
@@ -186,6 +223,7 @@ mod tests {
 
     const POLICY: RetryPolicy = RetryPolicy {
         max_failures: 3,
+        max_deaths_alone: 2,
         base: TimeDelta::seconds(2),
         max: TimeDelta::seconds(60),
     };
@@ -195,19 +233,27 @@ mod tests {
             id: Uuid::from_u128(0x77),
             attempt: 1,
             failures,
+            alone: false,
+            deaths_alone: 0,
             cancel_requested,
         }
     }
 
-    fn failed(retryable: bool) -> Loss {
-        let error = RenderError {
-            reason: "OUT_OF_MEMORY".into(),
+    fn error(reason: &str) -> RenderError {
+        RenderError {
+            reason: reason.to_owned(),
             message: String::new(),
-        };
-        Loss::Failed {
-            outcome: AttemptOutcome::Failed,
-            error,
-            retryable,
+        }
+    }
+
+    fn failed(retryable: bool) -> Loss {
+        let error = error("MODEL_FAULT");
+        Loss::Failed { error, retryable }
+    }
+
+    fn died() -> Loss {
+        Loss::Died {
+            error: error("WORKER_LOST"),
         }
     }
 
@@ -238,9 +284,41 @@ mod tests {
         let expected = Next {
             state: RenderState::Queued,
             failures: 2,
+            alone: false,
+            deaths_alone: 0,
             run_after: None,
         };
         assert_eq!(after(&running(2, false), &Loss::HandedBack), expected);
+    }
+
+    #[test]
+    fn after_a_death_in_company_it_is_tried_alone_and_two_deaths_alone_are_the_last() {
+        let mut attempt = running(2, false);
+        let mut states = Vec::new();
+        for _ in 0..3 {
+            let next = after(&attempt, &died());
+            assert!(next.alone && next.failures == 2);
+            states.push((next.state, next.deaths_alone));
+            attempt.alone = next.alone;
+            attempt.deaths_alone = next.deaths_alone;
+        }
+        let queued = RenderState::Queued;
+        let expected = [(queued, 0), (queued, 1), (RenderState::Failed, 2)];
+        assert_eq!(states, expected);
+        assert_eq!(verdict(&died()).unwrap().reason, "QUARANTINED");
+    }
+
+    #[test]
+    fn what_was_too_much_for_the_memory_is_tried_alone() {
+        let error = error(OUT_OF_MEMORY);
+        let loss = Loss::Failed {
+            error,
+            retryable: true,
+        };
+        let next = after(&running(0, false), &loss);
+        assert!(next.alone);
+        assert_eq!((next.state, next.failures), (RenderState::Queued, 1));
+        assert!(!after(&running(0, false), &failed(true)).alone);
     }
 
     #[test]
@@ -260,6 +338,7 @@ mod tests {
             Loss::HandedBack,
             failed(true),
             failed(false),
+            died(),
         ] {
             assert_eq!(
                 after(&running(0, true), &loss).state,

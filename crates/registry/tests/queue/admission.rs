@@ -167,7 +167,7 @@ async fn a_tenants_own_go_by_priority_then_age() {
 async fn what_is_not_due_or_has_expired_stays() {
     let world = World::new().await;
     let scheduled = world
-        .queue(&world.draft(|new| new.run_after = Some(at(50))))
+        .queue(&world.draft(|new| new.start_time = Some(at(50))))
         .await;
     world
         .queue(&world.draft(|new| new.expire_time = at(10)))
@@ -181,7 +181,7 @@ async fn tenants_whose_renders_are_not_due_do_not_stand_in_the_way() {
     let world = World::new().await;
     for _ in 0..3 {
         let idle = world.another_tenant().await;
-        queue_many(&world, idle, 2, |new| new.run_after = Some(at(50))).await;
+        queue_many(&world, idle, 2, |new| new.start_time = Some(at(50))).await;
     }
     let busy = queue_many(&world, world.enrolled, 2, |_| {}).await;
     // This one has work already, so that the others would come first.
@@ -307,4 +307,97 @@ async fn what_runs_is_not_published_again() {
         .await
         .unwrap();
     assert!(due.is_empty());
+}
+
+#[tokio::test]
+async fn bulk_does_not_starve_behind_a_tenants_own_higher_priorities() {
+    let world = World::new().await;
+    let with = |priority| world.draft(move |new: &mut NewRender| new.priority = priority);
+    let bulk = world.queue(&with(Priority::Bulk)).await;
+    let another = world.queue(&with(Priority::Bulk)).await;
+    for _ in 0..6 {
+        world.queue(&with(Priority::Interactive)).await;
+    }
+    let patience = renders::PATIENCE.num_seconds();
+    let before = world.admit(1.0, 10, at(patience - 1)).await;
+    assert!(before[0].render != bulk, "it has not waited long enough");
+    assert_eq!(ids(&world.admit(1.0, 10, at(patience)).await), [bulk]);
+    // One at a time: while it is at work, its tenant's higher priorities go first again.
+    let next = ids(&world.admit(3.0, 10, at(patience)).await);
+    assert!(next.len() == 3 && !next.contains(&another));
+}
+
+#[tokio::test]
+async fn renders_that_can_be_painted_together_are_published_next_to_each_other() {
+    let world = World::new().await;
+    let mut queued = Vec::new();
+    for width in [64, 128, 64, 128] {
+        let sized = |new: &mut NewRender| new.spec.width = width;
+        queued.push(world.queue(&world.draft(sized)).await);
+    }
+    let admitted = ids(&world.admit(1e9, 10, at(1)).await);
+    assert_eq!(admitted, [queued[0], queued[2], queued[1], queued[3]]);
+}
+
+#[tokio::test]
+async fn what_was_dispatched_to_a_pool_without_workers_waits_in_the_queue_again() {
+    let world = World::new().await;
+    let leader = world.lead().await;
+    let first = world.dispatched().await;
+    let mut conn = world.conn().await;
+    let withdraw = async |conn: &mut _, seconds, live_since| {
+        let (older_than, live_since) = (at(seconds - 30), at(live_since));
+        renders::withdraw(conn, &leader, older_than, live_since, 10, at(seconds))
+            .await
+            .unwrap()
+    };
+    assert_eq!(withdraw(&mut conn, 29, 0).await, 0, "not long enough");
+    likeness_registry::workers::seen(&mut conn, &crate::world::presence("w1", POOL), at(10))
+        .await
+        .unwrap();
+    assert_eq!(withdraw(&mut conn, 40, 10).await, 0, "a worker is there");
+    assert_eq!(withdraw(&mut conn, 41, 11).await, 1);
+    assert_eq!(world.state(first.render).await, RenderState::Queued);
+    // The prompt that is still in the stream is worth nothing.
+    let refused = world.try_claim(&first, at(50)).await;
+    let not_dispatched = renders::Claimed::Refused(renders::Refusal::NotDispatched);
+    assert_eq!(refused, not_dispatched);
+    assert_eq!(world.admit(1e9, 10, at(60)).await[0].publication, 2);
+}
+
+#[tokio::test]
+async fn a_limit_of_none_at_work_pauses_a_tenant() {
+    let world = World::new().await;
+    let id = world.queued().await;
+    let tenant = world.enrolled.tenant.0;
+    world
+        .sql("UPDATE tenants SET max_running = 0 WHERE id = $1", tenant)
+        .await;
+    assert!(world.admit(1e9, 10, at(1)).await.is_empty());
+    world
+        .sql(
+            "UPDATE tenants SET max_running = NULL WHERE id = $1",
+            tenant,
+        )
+        .await;
+    assert_eq!(ids(&world.admit(1e9, 10, at(2)).await), [id]);
+}
+
+#[tokio::test]
+async fn a_long_queue_delays_anothers_first_by_one_window_at_most() {
+    let world = World::new().await;
+    queue_many(&world, world.enrolled, 60, |_| {}).await;
+    let full = world.admit(10.0, 100, at(1)).await;
+    let other = world.another_tenant().await;
+    let first = queue_many(&world, other, 1, |_| {}).await;
+    // Whatever room there is next is the newcomer's, however long the other has waited.
+    renders::cancel(
+        &mut *world.conn().await,
+        world.enrolled.tenant,
+        full[0].render,
+        at(2),
+    )
+    .await
+    .unwrap();
+    assert_eq!(ids(&world.admit(1.0, 100, at(2)).await), first);
 }

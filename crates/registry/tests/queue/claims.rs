@@ -79,6 +79,8 @@ async fn what_is_not_dispatched_cannot_be_claimed() {
         tenant: world.enrolled.tenant,
         publication: 1,
         pool: String::new(),
+        alone: false,
+        kind: String::new(),
     };
     // Back in the queue, then at its end.
     world.finish(&grant, &failed(true), at(2)).await;

@@ -132,6 +132,7 @@ async fn failures_wait_and_are_spent() {
     let queued = Some(RenderState::Queued);
     assert_eq!(outcomes, [queued, queued, Some(RenderState::Failed)]);
     assert_eq!(attempts[0].error.as_ref().unwrap().reason, "OUT_OF_MEMORY");
+    assert!(grant.render.alone, "a smaller batch after too large a one");
 }
 
 #[tokio::test]

@@ -10,10 +10,14 @@
 mod admission;
 mod cancelling;
 mod claims;
+mod dead;
+mod estimates;
 mod finishing;
 mod leading;
 mod placing;
 mod reading;
 mod sweeps;
 mod transitions;
+mod usage;
+mod webhooks;
 mod world;

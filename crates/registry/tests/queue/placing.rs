@@ -6,19 +6,7 @@ use likeness_registry::{
     workers::{self, Presence},
 };
 
-use crate::world::{POOL, World, at, bundle, digest};
-
-fn presence(id: &str, pool: &str) -> Presence {
-    Presence {
-        id: id.to_owned(),
-        kind: WorkerKind::Render,
-        pool: Some(pool.to_owned()),
-        device: "cpu".to_owned(),
-        version: "0.1.0".to_owned(),
-        draining: false,
-        started_at: at(0),
-    }
-}
+use crate::world::{POOL, World, at, bundle, digest, presence};
 
 fn newer() -> BundleSummary {
     let models = vec!["new".to_owned(), "pocket".to_owned()];
@@ -183,4 +171,22 @@ async fn a_worker_that_does_not_fit_its_kind_is_refused() {
         let error = workers::seen(&mut conn, &worker, at(1)).await.unwrap_err();
         assert_eq!(error.kind, ErrorKind::InvalidArgument);
     }
+}
+
+#[tokio::test]
+async fn a_worker_that_is_to_drain_counts_no_more_and_hears_of_it() {
+    let world = World::new().await;
+    let mut conn = world.conn().await;
+    let presence = presence("w1", POOL);
+    let asked = workers::seen(&mut conn, &presence, at(0)).await.unwrap();
+    assert!(!asked);
+    assert_eq!(workers::live(&mut conn, POOL, at(0)).await.unwrap(), 1);
+    let worker = workers::drain(&mut conn, "w1").await.unwrap();
+    assert!(worker.presence.draining);
+    assert_eq!(workers::live(&mut conn, POOL, at(0)).await.unwrap(), 0);
+    // Its next word of itself does not undo it.
+    assert!(workers::seen(&mut conn, &presence, at(5)).await.unwrap());
+    assert_eq!(workers::live(&mut conn, POOL, at(0)).await.unwrap(), 0);
+    let unknown = workers::drain(&mut conn, "w2").await.unwrap_err();
+    assert_eq!(unknown.kind, ErrorKind::NotFound);
 }

@@ -26,7 +26,7 @@ async fn a_render_reads_back_as_it_was_created() {
     };
     let new = world.draft(|new| {
         new.priority = Priority::Interactive;
-        new.run_after = Some(at(5));
+        new.start_time = Some(at(5));
         new.retry_of = Some(RenderId(Uuid::now_v7()));
         new.identities = (0..3).map(|_| thirds(Uuid::now_v7().into())).collect();
         new.spec.guidance = 3.1;

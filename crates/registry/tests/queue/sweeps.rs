@@ -2,9 +2,9 @@
 
 use chrono::TimeDelta;
 use likeness_domain::{AttemptOutcome, RenderState};
-use likeness_registry::renders::{self, Settled};
+use likeness_registry::renders::{self, Outcome, Settled};
 
-use crate::world::{POLICY, World, at, new_render};
+use crate::world::{POLICY, World, at, new_render, succeeded};
 
 async fn reap(world: &World, seconds: i64) -> Vec<Settled> {
     let leader = world.lead().await;
@@ -38,7 +38,8 @@ async fn only_lapsed_leases_are_reaped() {
     };
     assert_eq!(settled, [expected]);
     let render = world.render(grant.render.id).await;
-    assert_eq!((render.failures, render.error), (1, None));
+    assert_eq!((render.failures, render.error), (0, None));
+    assert!(render.alone, "the next attempt is alone");
     assert!(render.run_after.unwrap() > at(30));
     let attempt = world.attempts(grant.render.id).await.remove(0);
     assert_eq!(attempt.outcome, Some(AttemptOutcome::Lost));
@@ -51,17 +52,42 @@ async fn only_lapsed_leases_are_reaped() {
 }
 
 #[tokio::test]
-async fn workers_that_die_again_and_again_end_the_render() {
+async fn after_a_death_in_company_it_is_alone_and_two_deaths_alone_quarantine_it() {
     let world = World::new().await;
     let id = world.running(at(0)).await.render.id;
     reap(&world, 30).await;
     for seconds in [100, 200] {
-        world.claim_again(at(seconds)).await;
+        let published = world.admit(1e9, 10, at(seconds)).await.remove(0);
+        assert!(published.alone, "the worker hears of it before it claims");
+        assert!(world.claim(&published, at(seconds)).await.render.alone);
         reap(&world, seconds + 30).await;
     }
     let render = world.render(id).await;
-    assert_eq!((render.state, render.failures), (RenderState::Failed, 3));
-    assert_eq!(render.error.unwrap().reason, "WORKER_LOST");
+    assert_eq!((render.state, render.failures), (RenderState::Failed, 0));
+    assert_eq!(render.error.unwrap().reason, "QUARANTINED");
+    let attempts = world.attempts(id).await;
+    assert!(
+        attempts
+            .iter()
+            .all(|attempt| attempt.outcome == Some(AttemptOutcome::Lost))
+    );
+    assert_eq!(attempts.len(), 3);
+}
+
+#[tokio::test]
+async fn what_others_renders_did_to_their_workers_is_not_counted() {
+    let world = World::new().await;
+    let id = world.running(at(0)).await.render.id;
+    reap(&world, 30).await;
+    for seconds in [100, 200, 300] {
+        let grant = world.claim_again(at(seconds)).await;
+        world
+            .finish(&grant, &Outcome::HandedBack, at(seconds))
+            .await;
+    }
+    let grant = world.claim_again(at(400)).await;
+    world.finish(&grant, &succeeded(), at(401)).await;
+    assert_eq!(world.state(id).await, RenderState::Succeeded);
 }
 
 #[tokio::test]

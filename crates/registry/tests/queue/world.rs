@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use likeness_domain::{
-    IdentityId, PhotoId, RenderId, RenderState, TenantId,
+    IdentityId, PhotoId, RenderId, RenderState, TenantId, WorkerKind,
     bundle::{BundleSummary, RenderDefaults},
     render::{ImageFormat, Priority, RenderDraft, RenderTimings, RenderedImage, Scheduler},
 };
@@ -13,6 +13,7 @@ use likeness_registry::{
         self, AttemptRow, Claimed, Finish, Grant, NewRender, Outcome, Publication, Render,
         RenderIdentity, RetryPolicy,
     },
+    workers::Presence,
 };
 use likeness_test_support::TestContext;
 use uuid::Uuid;
@@ -21,6 +22,7 @@ pub const POOL: &str = "pocket.cpu";
 pub const LEASE: TimeDelta = TimeDelta::seconds(30);
 pub const POLICY: RetryPolicy = RetryPolicy {
     max_failures: 3,
+    max_deaths_alone: 2,
     base: TimeDelta::seconds(2),
     max: TimeDelta::seconds(60),
 };
@@ -258,6 +260,18 @@ impl World {
     }
 }
 
+pub fn presence(id: &str, pool: &str) -> Presence {
+    Presence {
+        id: id.to_owned(),
+        kind: WorkerKind::Render,
+        pool: Some(pool.to_owned()),
+        device: "cpu".to_owned(),
+        version: "0.1.0".to_owned(),
+        draining: false,
+        started_at: at(0),
+    }
+}
+
 pub async fn claim_on(
     conn: &mut PgConnection,
     render: RenderId,
@@ -283,7 +297,7 @@ pub fn new_render(enrolled: Enrolled, change: impl FnOnce(&mut NewRender)) -> Ne
         spec: draft.resolve("pocket", &bundle().defaults, 7).unwrap(),
         labels: [("album".to_owned(), "summer".to_owned())].into(),
         cost_seconds: 1.0,
-        run_after: None,
+        start_time: None,
         expire_time: at(3600),
         identities: vec![RenderIdentity {
             identity_id: enrolled.identity,
@@ -291,6 +305,7 @@ pub fn new_render(enrolled: Enrolled, change: impl FnOnce(&mut NewRender)) -> Ne
             photo_ids: vec![enrolled.photo],
         }],
         retry_of: None,
+        webhook: None,
     };
     change(&mut new);
     new

@@ -8,6 +8,7 @@ use likeness_domain::{
 };
 use likeness_registry::{
     keys::ApiKey,
+    renders::AttemptRow,
     stats::PoolStats,
     tenants::{Tenant, TenantLimits},
     workers::Worker,
@@ -104,6 +105,23 @@ pub fn worker(row: &Worker) -> v1::Worker {
         seen_time: Some(time::to_proto(row.seen_at)),
         draining: presence.draining,
         holding: row.holding.clone(),
+    }
+}
+
+/// An attempt as sent.
+pub fn attempt(row: &AttemptRow) -> v1::RenderAttempt {
+    v1::RenderAttempt {
+        attempt: row.attempt,
+        worker: row.worker.clone(),
+        begin_time: Some(time::to_proto(row.begun_at)),
+        finish_time: row.finished_at.map(time::to_proto),
+        outcome: row
+            .outcome
+            .map_or_else(String::new, |outcome| outcome.to_string()),
+        error: row.error.as_ref().map(|error| v1::RenderError {
+            reason: error.reason.clone(),
+            message: error.message.clone(),
+        }),
     }
 }
 

@@ -109,7 +109,8 @@ impl AdminService for Admin {
         &self,
         request: Request<v1::DrainWorkerRequest>,
     ) -> Result<Response<v1::DrainWorkerResponse>, Status> {
-        self.unbuilt(&request, "DrainWorker")
+        self.authorize(&request)?;
+        reply(queue::drain(&self.app, &request.into_inner()).await)
     }
 
     async fn get_queue_stats(
@@ -124,21 +125,24 @@ impl AdminService for Admin {
         &self,
         request: Request<v1::PausePoolRequest>,
     ) -> Result<Response<v1::PausePoolResponse>, Status> {
-        self.unbuilt(&request, "PausePool")
+        self.authorize(&request)?;
+        reply(queue::pause(&self.app, &request.into_inner()).await)
     }
 
     async fn list_dead_renders(
         &self,
         request: Request<v1::ListDeadRendersRequest>,
     ) -> Result<Response<v1::ListDeadRendersResponse>, Status> {
-        self.unbuilt(&request, "ListDeadRenders")
+        self.authorize(&request)?;
+        reply(queue::dead(&self.app, &request.into_inner()).await)
     }
 
     async fn requeue_renders(
         &self,
         request: Request<v1::RequeueRendersRequest>,
     ) -> Result<Response<v1::RequeueRendersResponse>, Status> {
-        self.unbuilt(&request, "RequeueRenders")
+        self.authorize(&request)?;
+        reply(queue::requeue(&self.app, &request.into_inner()).await)
     }
 
     async fn list_audit_events(
@@ -152,6 +156,7 @@ impl AdminService for Admin {
         &self,
         request: Request<v1::GetUsageRequest>,
     ) -> Result<Response<v1::GetUsageResponse>, Status> {
-        self.unbuilt(&request, "GetUsage")
+        self.authorize(&request)?;
+        reply(queue::usage(&self.app, &request.into_inner()).await)
     }
 }

@@ -23,7 +23,12 @@ pub async fn create(
         limits: convert::limits_from(tenant.limits.as_ref())?,
     };
     let payload = tenant.encode_to_vec();
-    let replay = replay::Request::new(None, "CreateTenant", &request.request_id, &[&payload])?;
+    let replay = replay::Request::new(
+        None,
+        "CreateTenant",
+        request.request_id.clone(),
+        &[&payload],
+    )?;
     let mut tx = app.begin().await?;
     let row = match replay.begin(&mut tx, app).await? {
         Some(ids) => {

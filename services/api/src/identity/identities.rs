@@ -25,7 +25,7 @@ pub async fn create(
     let replay = replay::Request::new(
         Some(tenant),
         "CreateIdentity",
-        &request.request_id,
+        request.request_id.clone(),
         &[&payload],
     )?;
     let mut tx = app.begin().await?;

@@ -69,7 +69,8 @@ pub async fn take_in(
         face.as_str().as_bytes(),
     ];
     parts.extend(photos.iter().map(AsRef::as_ref));
-    let replay = replay::Request::new(Some(identity.tenant), method, request_id, &parts)?;
+    let replay =
+        replay::Request::new(Some(identity.tenant), method, request_id.to_owned(), &parts)?;
     if let Some(rows) = made_before(app, &replay, identity).await? {
         return Ok(rows);
     }
@@ -87,7 +88,7 @@ pub async fn take_in(
 
 async fn made_before(
     app: &App,
-    replay: &replay::Request<'_>,
+    replay: &replay::Request,
     identity: IdentityName,
 ) -> Result<Option<Vec<Photo>>, Error> {
     // Never committed: only a look, before the bytes are moved.
@@ -191,7 +192,7 @@ fn original(photo: &NewPhoto) -> ObjectKey {
 
 async fn insert(
     app: &App,
-    replay: &replay::Request<'_>,
+    replay: &replay::Request,
     identity: IdentityName,
     new: &[NewPhoto],
     orphaned_at: DateTime<Utc>,

@@ -8,7 +8,7 @@ use likeness_domain::{
     Error, RenderState, TenantId,
     names::{IdentityName, NameError, RenderName},
 };
-use likeness_registry::renders::{Render, StoredImage};
+use likeness_registry::renders::{Render, StoredImage, WebhookDelivery};
 use likeness_wire::{render as wire, time, v1};
 
 use crate::{app::App, auth};
@@ -58,6 +58,8 @@ fn parameters(row: &Render) -> v1::Render {
         face_detail: spec.face_strength.map(wire::face_detail),
         priority: wire::priority(row.priority).into(),
         expire_time: Some(time::to_proto(row.expire_time)),
+        start_time: row.start_time.map(time::to_proto),
+        webhook: row.webhook_url.clone().map(|url| v1::Webhook { url }),
         labels: row.labels.clone(),
         bundle: row.bundle.clone(),
         ..v1::Render::default()
@@ -80,7 +82,15 @@ fn life(row: &Render, render: v1::Render) -> v1::Render {
         begin_time: row.begun_at.map(time::to_proto),
         finish_time: row.finished_at.map(time::to_proto),
         cancel_time: row.cancel_requested_at.map(time::to_proto),
+        webhook_deliveries: row.deliveries.iter().map(delivery).collect(),
         ..render
+    }
+}
+
+fn delivery(row: &WebhookDelivery) -> v1::WebhookDelivery {
+    v1::WebhookDelivery {
+        time: Some(time::to_proto(row.at)),
+        status: row.status.into(),
     }
 }
 

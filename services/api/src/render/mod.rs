@@ -1,10 +1,15 @@
 //! RenderService.
 
+mod batch;
+mod check;
 mod convert;
 mod create;
+mod estimate;
+mod quota;
 mod renders;
 mod service;
 mod start;
 mod watch;
 
+pub use convert::render as render_as_sent;
 pub use service::Renders;

@@ -3,15 +3,15 @@
 use std::pin::Pin;
 
 use futures::Stream;
-use likeness_domain::{Error, TenantId};
+use likeness_domain::TenantId;
 use likeness_wire::v1::{self, render_service_server::RenderService};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use super::{create, renders, watch};
+use super::{batch, create, renders, watch};
 use crate::{
     app::App,
-    auth,
+    auth::{self, Caller},
     reply::{refuse, reply},
 };
 
@@ -24,6 +24,12 @@ pub struct Renders {
 }
 
 impl Renders {
+    async fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
+        auth::caller(&self.app, request.metadata())
+            .await
+            .map_err(refuse)
+    }
+
     async fn tenant<T>(&self, request: &Request<T>) -> Result<TenantId, Status> {
         auth::tenant(&self.app, request.metadata())
             .await
@@ -37,16 +43,16 @@ impl RenderService for Renders {
         &self,
         request: Request<v1::CreateRenderRequest>,
     ) -> Result<Response<v1::CreateRenderResponse>, Status> {
-        let tenant = self.tenant(&request).await?;
-        reply(create::create(&self.app, tenant, request.into_inner()).await)
+        let caller = self.caller(&request).await?;
+        reply(create::create(&self.app, caller, request.into_inner()).await)
     }
 
     async fn batch_create_renders(
         &self,
         request: Request<v1::BatchCreateRendersRequest>,
     ) -> Result<Response<v1::BatchCreateRendersResponse>, Status> {
-        self.tenant(&request).await?;
-        Err(refuse(Error::unimplemented("BatchCreateRenders")))
+        let caller = self.caller(&request).await?;
+        reply(batch::create(&self.app, caller, request.into_inner()).await)
     }
 
     async fn get_render(

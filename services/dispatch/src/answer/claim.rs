@@ -72,6 +72,7 @@ async fn reply(dispatch: &Dispatch, grant: &renders::Grant) -> Result<Grant, Err
         uploads: uploads(dispatch, grant).await?,
         upload_expire: dispatch.clock.now() + policy.upload_ttl,
         start_url: start_url(dispatch, &grant.render).await?,
+        alone: grant.render.alone,
     })
 }
 

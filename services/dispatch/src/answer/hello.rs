@@ -18,11 +18,11 @@ pub async fn hello(dispatch: Dispatch, hello: Hello) -> Result<HelloReply, Error
         let class = &hello.device_class;
         bundles::ensure_pool(&mut tx, pool.as_str(), &bundle.digest, class, now).await?;
     }
-    workers::seen(&mut tx, &presence(hello), now).await?;
+    let drain = workers::seen(&mut tx, &presence(hello), now).await?;
     dispatch.commit(tx).await?;
     // A new worker is room for admission.
     events::wake(&dispatch).await;
-    Ok(HelloReply { drain: false })
+    Ok(HelloReply { drain })
 }
 
 fn presence(hello: Hello) -> Presence {

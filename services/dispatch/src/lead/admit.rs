@@ -58,6 +58,23 @@ async fn admit_into(
     Ok(admitted)
 }
 
+/// Takes back what was dispatched to pools whose workers have all gone.
+pub async fn withdraw(dispatch: &Dispatch, leadership: &Leadership) -> Result<(), Error> {
+    let policy = &dispatch.policy;
+    let now = dispatch.clock.now();
+    let (older_than, live_since) = (now - policy.unclaimed, now - policy.unclaimed);
+    let mut tx = dispatch.begin().await?;
+    let count = renders::withdraw(&mut tx, leadership, older_than, live_since, MOST, now).await?;
+    dispatch.commit(tx).await?;
+    if count > 0 {
+        tracing::info!(
+            count,
+            "renders of pools without workers wait in the queue again"
+        );
+    }
+    Ok(())
+}
+
 /// Publishes again what JetStream has not confirmed or nobody has claimed in time, under a new number.
 pub async fn republish(dispatch: &Dispatch, leadership: &Leadership) -> Result<(), Error> {
     let policy = &dispatch.policy;
@@ -102,6 +119,7 @@ async fn send(dispatch: &Dispatch, publication: &Publication) -> Result<(), Queu
     let prompt = RenderPrompt {
         render: publication.render,
         publication: u32::try_from(publication.publication).unwrap_or(0),
+        alone: publication.alone,
     };
     dispatch.queue.publish_render(&pool, &prompt).await
 }

@@ -21,7 +21,7 @@ use crate::server::Dispatch;
 /// The role that one instance has at a time.
 const ROLE: &str = "dispatch";
 /// A round without a signal.
-const ROUND: Duration = Duration::from_millis(500);
+const ROUND: Duration = Duration::from_millis(400);
 /// Between rounds of erasing.
 const ERASE: Duration = Duration::from_secs(5);
 
@@ -81,6 +81,7 @@ async fn round(dispatch: &Dispatch) -> Option<Leadership> {
     let leadership = step("lead", lead(dispatch).await).flatten()?;
     step("settle", settle::settle(dispatch, &leadership).await);
     step("admit", admit::admit(dispatch, &leadership).await);
+    step("withdraw", admit::withdraw(dispatch, &leadership).await);
     step("republish", admit::republish(dispatch, &leadership).await);
     step("photos", photos::publish(dispatch).await);
     Some(leadership)

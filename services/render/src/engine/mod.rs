@@ -49,6 +49,8 @@ pub struct Job {
     pub sets: Vec<(Coefficients, f32)>,
     /// The picture to start from, of the parameters' size and strength.
     pub init: Option<Init>,
+    /// Paint its images one at a time.
+    pub alone: bool,
     /// Ends the work at the next denoising step.
     pub stop: Stop,
     /// Hears of every step. Its receiver may lag or be gone.

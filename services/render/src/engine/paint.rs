@@ -151,7 +151,12 @@ impl Models {
     /// Paints as many images as fit, answers whoever has all or none to come, and gives back the others.
     fn paint_batch(&self, canvases: Vec<Canvas>) -> Vec<Canvas> {
         let request = canvases.iter().find_map(|canvas| canvas.requests.first());
-        let limit = request.map_or(1, |request| self.batch_limit(request));
+        let limit = match request {
+            Some(request) if !canvases.iter().any(|canvas| canvas.order.job.alone) => {
+                self.batch_limit(request)
+            }
+            _ => 1,
+        };
         let shares = shares(&canvases, limit);
         let begun = Instant::now();
         let pictures = self.sdxl.sample_batch(samples(&canvases, &shares));

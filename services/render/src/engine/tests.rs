@@ -44,6 +44,7 @@ pub(super) fn job(spec: RenderSpec, sets: Vec<(Coefficients, f32)>) -> (Job, Pro
         spec,
         sets,
         init: None,
+        alone: false,
         stop,
         progress,
     };
