@@ -18,4 +18,5 @@ mod main_job;
 mod options;
 mod process;
 mod python;
+mod queue;
 mod stage;

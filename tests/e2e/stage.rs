@@ -158,6 +158,20 @@ impl Stage {
     pub async fn start_with(bundle: PathBuf) -> Result<Self> {
         let context = TestContext::new().await?;
         let settings = Settings::with(&context, bundle);
+        Self::start_as(context, settings).await
+    }
+
+    /// The same, with webhooks that may call this machine.
+    pub async fn start_calling_any_address() -> Result<Self> {
+        let context = TestContext::new().await?;
+        let settings = Settings {
+            webhook_any_address: true,
+            ..Settings::of(&context)
+        };
+        Self::start_as(context, settings).await
+    }
+
+    async fn start_as(context: TestContext, settings: Settings) -> Result<Self> {
         let lifecycle = Lifecycle::new();
         let worker = lifecycle.child();
         Dispatch::from_args(settings.dispatch())
