@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use crate::Error;
 use crate::cpu::{Operand, Size, add_product, contiguous_f32};
+use crate::direct::Direct;
 use crate::gradients;
 use crate::weights::Weights;
 
@@ -189,6 +190,9 @@ impl Plan {
 
     /// Adds the products to `out`, which holds the bias.
     pub fn run(self, x: &[f32], weight: &[f32], out: &mut [f32]) {
+        if let Some(direct) = self.direct() {
+            return direct.run(x, weight, out);
+        }
         let threads = rayon::current_num_threads();
         let (height, width) = self.to;
         let batch = x.len() / (self.input * self.from.0 * self.from.1).max(1);
@@ -215,6 +219,19 @@ impl Plan {
         } else {
             tiles.par_iter().for_each(|at| tile(at, Parallelism::None));
         }
+    }
+
+    /// The way without columns, where there is one and it is the better one.
+    pub fn direct(self) -> Option<Direct> {
+        let ConvShape {
+            kernel,
+            stride,
+            padding,
+        } = self.shape;
+        if (kernel, stride, padding) != (3, 1, 1) {
+            return None;
+        }
+        Direct::of((self.input, self.output), self.from)
     }
 
     /// Few enough rows for the memory bound and for two tiles per thread.

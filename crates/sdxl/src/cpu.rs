@@ -88,7 +88,7 @@ impl Operand<'_> {
 }
 
 /// eˣ to about two units in the last place; 0 far below, finite far above.
-#[inline]
+#[inline(always)]
 pub fn exp(x: f32) -> f32 {
     // Adding 1.5 · 2²³ rounds to a whole number, which is then the lowest bits.
     const ROUND: f32 = 12_582_912.0;
@@ -105,13 +105,13 @@ pub fn exp(x: f32) -> f32 {
 }
 
 /// x · sigmoid(x).
-#[inline]
+#[inline(always)]
 pub fn silu(x: f32) -> f32 {
     x / (1.0 + exp(-x))
 }
 
 /// x · Φ(x), by Abramowitz and Stegun 7.1.26 (absolute error of erf below 1.5e-7).
-#[inline]
+#[inline(always)]
 pub fn gelu(x: f32) -> f32 {
     const P: f32 = 0.327_591_1;
     const A: [f32; 5] = [

@@ -2,6 +2,7 @@
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, D, DType, Layout, Shape, Tensor};
 use candle_nn::ops;
+use pulp::Arch;
 use rayon::prelude::*;
 
 use crate::Error;
@@ -445,7 +446,19 @@ impl CustomOp3 for CpuLayerNorm {
 }
 
 impl CpuGroupNorm {
+    /// As the widest instructions at hand do it.
     fn normalise(
+        &self,
+        x: &[f32],
+        out: &mut [f32],
+        plane: usize,
+        affine: impl Iterator<Item = (f32, f32)>,
+    ) {
+        Arch::new().dispatch(|| self.normalise_row(x, out, plane, affine));
+    }
+
+    #[inline(always)]
+    fn normalise_row(
         &self,
         x: &[f32],
         out: &mut [f32],
@@ -473,6 +486,7 @@ impl CpuGroupNorm {
 }
 
 /// Σ f(x) in eight independent lanes: vectorised, and more exact than one running sum.
+#[inline(always)]
 pub(crate) fn lane_sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     let mut total = 0f64;
     for block in x.chunks(4096) {

@@ -5,6 +5,7 @@ use candle_core::{Result as Compute, Tensor};
 use crate::Error;
 use crate::conv::{Conv, ConvShape};
 use crate::layers::{GroupNorm, Linear};
+use crate::upsample::nearest;
 use crate::weights::Weights;
 
 /// Sizes of a residual block.
@@ -149,6 +150,6 @@ impl Upsample {
     /// To the given height and width: twice the input's, or one less where the level below had an
     /// odd size.
     pub fn forward(&self, x: &Tensor, (height, width): (usize, usize)) -> Compute<Tensor> {
-        self.0.forward(&x.upsample_nearest2d(height, width)?)
+        self.0.forward(&nearest(x, height, width)?)
     }
 }

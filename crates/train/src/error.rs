@@ -31,6 +31,20 @@ pub enum Error {
         /// What is wrong with it, and what was expected.
         reason: String,
     },
+    /// A recipe that cannot be followed.
+    #[error("the recipe's {reason}")]
+    Recipe {
+        /// Where, and what was expected.
+        reason: String,
+    },
+    /// A file of the run that cannot be written.
+    #[error("{} cannot be written: {reason}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
     /// A low-rank update is made for whole attentions.
     #[error("the UNet's {module} lacks one of to_q, to_k, to_v and to_out.0")]
     Attention {

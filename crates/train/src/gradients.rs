@@ -20,7 +20,8 @@ impl Gradients {
         let each = variables.iter().map(|(name, var)| {
             let gradient = store.remove(var);
             let gradient = gradient.ok_or_else(|| Error::NoGradient { name: name.clone() })?;
-            Ok((name.clone(), gradient.contiguous()?))
+            // A gradient that was computed from trained tensors holds on to its graph, and all that is summed up of it would.
+            Ok((name.clone(), gradient.detach().contiguous()?))
         });
         each.collect::<Result<_, Error>>().map(Gradients)
     }
@@ -102,6 +103,17 @@ mod tests {
         let kept = candle_nn::ops::softmax(a, D::Minus1).unwrap();
         let loss = kept.sqr().unwrap().sum_all().unwrap();
         assert!(Gradients::of(&loss, &vars).is_ok());
+    }
+
+    #[test]
+    fn gradients_do_not_hold_on_to_what_they_were_computed_from() {
+        let vars = variables(&["a", "b"]);
+        let matrix = |name: &str| vars[name].as_tensor().reshape((1, 2)).unwrap();
+        let loss = matrix("a").t().unwrap().matmul(&matrix("b")).unwrap();
+        let gradients = Gradients::of(&loss.sqr().unwrap().sum_all().unwrap(), &vars).unwrap();
+        for name in ["a", "b"] {
+            assert!(!gradients.named(name).unwrap().track_op(), "{name}");
+        }
     }
 
     #[test]

@@ -5,20 +5,30 @@
 //! for ([`Chance`]), so a checkpoint is the weights, the optimiser's moments and a step count.
 
 mod adam;
+pub mod attributes;
 pub mod autoencoder;
+pub mod base;
 mod chance;
+pub mod chart;
 mod checkpoint;
+pub mod contrast;
+pub mod crops;
 pub mod denoise;
 mod error;
 mod gradients;
 pub mod hypernetwork;
 mod pictures;
 mod rate;
+pub mod recipe;
+pub mod recognizer;
+mod record;
+pub mod run;
+pub mod vision;
 
 pub use adam::{AdamW, Group, Settings};
 pub use chance::Chance;
 pub use checkpoint::{load, save};
 pub use error::Error;
 pub use gradients::Gradients;
-pub use pictures::pictures;
+pub use pictures::{images, pictures};
 pub use rate::Rate;

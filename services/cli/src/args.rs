@@ -12,6 +12,7 @@ use crate::{
     model::ModelCommand,
     operator::{KeysCommand, QueueCommand, TenantsCommand, WorkersCommand},
     services::{ApiService, DispatchService, EnrollService, MigrateArgs, RenderService},
+    train::TrainCommand,
 };
 
 /// Enrol a face once, render it anywhere.
@@ -90,6 +91,9 @@ pub enum Command {
     /// How fast this machine does the main steps, on random weights.
     #[command(subcommand)]
     Bench(BenchCommand),
+    /// Models from a recipe.
+    #[command(subcommand)]
+    Train(TrainCommand),
     /// Print a completion script for a shell.
     Completions {
         /// Which shell.

@@ -11,6 +11,7 @@ mod model;
 mod operator;
 mod output;
 mod services;
+mod train;
 
 use std::process::ExitCode;
 
@@ -39,6 +40,7 @@ fn computes(command: &Command) -> bool {
             | Command::Dev(_)
             | Command::Model(_)
             | Command::Bench(_)
+            | Command::Train(_)
     )
 }
 
@@ -53,6 +55,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Bundle(command) => bundle::run(command, cli.output),
         Command::Model(command) => model::run(&command, cli.output),
         Command::Bench(command) => bench::run(&command, cli.output),
+        Command::Train(command) => train::run(&command),
         Command::Completions { shell } => {
             args::completions(shell);
             Ok(())

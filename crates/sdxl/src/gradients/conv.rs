@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use super::{Three, wanted, with_numbers};
 use crate::conv::{ConvShape, Plan};
 use crate::cpu::{Operand, Size, add_product};
+use crate::layers::lane_sum;
 
 /// A batch is cut into so many parts whose sums are added in order, whatever the number of threads.
 const PARTS: usize = 8;
@@ -101,7 +102,7 @@ fn plane_sums(grad: &[f32], channels: usize, plane: usize) -> Vec<f32> {
     let mut sums = vec![0f32; channels];
     for sample in grad.chunks_exact((channels * plane).max(1)) {
         for (sum, plane) in sums.iter_mut().zip(sample.chunks_exact(plane)) {
-            *sum += plane.iter().sum::<f32>();
+            *sum += lane_sum(plane, |v| v);
         }
     }
     sums
@@ -134,6 +135,9 @@ impl Plan {
 
     /// Of one sample.
     fn add_weight_gradient(self, x: &[f32], grad: &[f32], sum: &mut [f32]) {
+        if let Some(direct) = self.direct() {
+            return direct.add_weight_gradient(x, grad, sum);
+        }
         let pixels = self.to.0 * self.to.1;
         let columns = self.gather(x, 0..self.to.0);
         let size = Size {

@@ -66,6 +66,31 @@ fn column_sums(rows: &[f32], width: usize) -> Vec<f32> {
     sums
 }
 
+/// Of every pixel repeated in a square of two by two: their sum. `grad` [.., 2·h, 2·w].
+pub fn doubled(x: &Tensor, grad: &Tensor) -> Compute<Option<Tensor>> {
+    wanted(x, || {
+        let (.., width) = x.dims4()?;
+        let mut out = vec![0f32; x.elem_count()];
+        with_numbers(grad, |grad| {
+            let pairs = grad.par_chunks_exact(4 * width.max(1));
+            out.par_chunks_exact_mut(width.max(1))
+                .zip(pairs)
+                .for_each(|(out, pair)| {
+                    let (above, below) = pair.split_at(2 * width);
+                    let squares = above
+                        .as_chunks::<2>()
+                        .0
+                        .iter()
+                        .zip(below.as_chunks::<2>().0);
+                    for (out, ([a, b], [c, d])) in out.iter_mut().zip(squares) {
+                        *out = (a + b) + (c + d);
+                    }
+                });
+        })?;
+        Tensor::from_vec(out, x.shape(), x.device())
+    })
+}
+
 /// Of GEGLU: `x` [.., 2·half] is value beside gate, `grad` [.., half].
 pub fn geglu(x: &Tensor, grad: &Tensor) -> Compute<Option<Tensor>> {
     wanted(x, || {

@@ -2,6 +2,7 @@
 //! (d − mean(d) − x̂ · mean(d · x̂)) / deviation.
 
 use candle_core::{Result as Compute, Tensor};
+use pulp::Arch;
 use rayon::prelude::*;
 
 use super::{Three, wanted, with_numbers};
@@ -120,45 +121,76 @@ impl Rows {
         total
     }
 
-    fn one(self, [x, grad, weight, bias]: [&[f32]; 4], of_x: &mut [f32]) -> Affine {
+    /// Of one row, as the widest instructions at hand do it.
+    fn one(self, numbers: [&[f32]; 4], of_x: &mut [f32]) -> Affine {
+        Arch::new().dispatch(|| self.one_row(numbers, of_x))
+    }
+
+    #[inline(always)]
+    fn one_row(self, [x, grad, weight, bias]: [&[f32]; 4], of_x: &mut [f32]) -> Affine {
         let count = x.len() as f32;
         let mean = lane_sum(x, |v| v) / count;
         let variance = lane_sum(x, |v| (v - mean) * (v - mean)) / count;
         let inverse = 1.0 / (variance + self.eps).sqrt();
-        let mut sums = Vec::with_capacity(self.length / self.plane);
-        let (mut of_mean, mut of_spread) = (0f64, 0f64);
-        let planes = x
-            .chunks_exact(self.plane)
-            .zip(grad.chunks_exact(self.plane));
-        let outs = of_x.chunks_exact_mut(self.plane);
-        for (channel, ((x, grad), out)) in planes.zip(outs).enumerate() {
-            let (weight, bias) = (weight[channel], bias[channel]);
-            let (mut spread, mut level) = (0f32, 0f32);
-            for ((out, &x), &grad) in out.iter_mut().zip(x).zip(grad) {
-                let normed = (x - mean) * inverse;
-                let grad = if self.silu {
-                    grad * silu_slope(normed * weight + bias)
-                } else {
-                    grad
-                };
-                spread += grad * normed;
-                level += grad;
-                *out = grad * weight;
-            }
-            of_mean += f64::from(level * weight);
-            of_spread += f64::from(spread * weight);
-            sums.push((spread, level));
-        }
-        let of_mean = (of_mean / f64::from(count)) as f32;
-        let of_spread = (of_spread / f64::from(count)) as f32;
+        let normed = |x: f32| (x - mean) * inverse;
+        let sums: Affine = if self.plane == 1 {
+            let both = x.iter().zip(grad);
+            of_x.iter_mut()
+                .zip(grad.iter().zip(weight))
+                .for_each(|(out, (grad, weight))| *out = grad * weight);
+            both.map(|(&x, &grad)| (grad * normed(x), grad)).collect()
+        } else {
+            let planes = x
+                .chunks_exact(self.plane)
+                .zip(grad.chunks_exact(self.plane))
+                .zip(of_x.chunks_exact_mut(self.plane));
+            let affine = weight.iter().zip(bias);
+            planes
+                .zip(affine)
+                .map(|(((x, grad), out), (&weight, &bias))| {
+                    out.copy_from_slice(grad);
+                    if self.silu {
+                        for (out, &x) in out.iter_mut().zip(x) {
+                            *out *= silu_slope(normed(x) * weight + bias);
+                        }
+                    }
+                    let level = lane_sum(out, |v| v);
+                    let spread = lane_sum_of_products(out, x, normed);
+                    out.iter_mut().for_each(|v| *v *= weight);
+                    (spread, level)
+                })
+                .collect()
+        };
+        let of_mean = lane_sum(of_x, |v| v) / count;
+        let of_spread = lane_sum_of_products(of_x, x, normed) / count;
         for (out, &x) in of_x.iter_mut().zip(x) {
-            *out = inverse * (*out - of_mean - (x - mean) * inverse * of_spread);
+            *out = inverse * (*out - of_mean - normed(x) * of_spread);
         }
         sums
     }
 }
 
+/// Σ a · f(b) in eight independent lanes, as [`lane_sum`].
+#[inline(always)]
+fn lane_sum_of_products(a: &[f32], b: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+    let mut total = 0f64;
+    for (a, b) in a.chunks(4096).zip(b.chunks(4096)) {
+        let (a, a_rest) = a.as_chunks::<8>();
+        let (b, b_rest) = b.as_chunks::<8>();
+        let mut lanes = [0f32; 8];
+        for (a, b) in a.iter().zip(b) {
+            for i in 0..8 {
+                lanes[i] += a[i] * f(b[i]);
+            }
+        }
+        let rest: f32 = a_rest.iter().zip(b_rest).map(|(&a, &b)| a * f(b)).sum();
+        total += f64::from(lanes.iter().sum::<f32>() + rest);
+    }
+    total as f32
+}
+
 /// The slope of x · sigmoid(x).
+#[inline(always)]
 fn silu_slope(x: f32) -> f32 {
     let share = 1.0 / (1.0 + exp(-x));
     share * (1.0 + x * (1.0 - share))

@@ -80,6 +80,7 @@ fn of_convolutions() {
         ((8, 6), shape(3, 2, 1)),
         ((9, 9), shape(3, 2, 0)),
         ((9, 7), shape(3, 2, 1)),
+        ((3, 31), shape(3, 1, 1)),
     ] {
         let ConvShape {
             kernel,
@@ -128,6 +129,19 @@ fn by_hand(t: &[Tensor], (kernel, stride, padding): (usize, usize, usize)) -> Te
         }
     }
     sum
+}
+
+#[test]
+fn of_doubled_pictures() {
+    agree(
+        &[var(&[2, 3, 3, 5])],
+        |t| crate::upsample::nearest(&t[0], 6, 10).unwrap(),
+        |t| {
+            let wide = t[0].reshape((2, 3, 3, 1, 5, 1)).unwrap();
+            let wide = wide.broadcast_as((2, 3, 3, 2, 5, 2)).unwrap();
+            wide.reshape((2, 3, 6, 10)).unwrap()
+        },
+    );
 }
 
 #[test]

@@ -1,0 +1,167 @@
+//! The stage of the UNet and its text encoders, all at once: the noise in portraits' latents is to be told, from captions.
+
+use candle_core::Tensor;
+use likeness_portraits::{Setting, caption};
+use likeness_sdxl::parts::{
+    ClipSkip, Conditioning, TextConfig, TextEncoder, UNet, UNetConfig, Vae, Variables, Weights,
+};
+
+use super::captions::{Captions, TRIGGER};
+use super::{Watch, World};
+use crate::denoise::{Noised, Noising, loss};
+use crate::pictures::pictures;
+use crate::run::{Ended, Part, Stage, run};
+use crate::{Chance, Error, Group};
+
+const NAME: &str = "painter";
+/// How often a caption is left out, for guidance.
+const DROPPED: f64 = 0.1;
+/// Portraits that are encoded at once.
+const AT_ONCE: usize = 32;
+
+/// Latents [n, 4, h, w] of all who are shown, at a spread of 1, and the factor that brought them there.
+pub(super) struct Latents {
+    pub all: Tensor,
+    pub scaling: f64,
+}
+
+/// All pictures of all who are shown, encoded.
+pub(super) fn encode(world: &World<'_>, vae: &Vae) -> Result<Latents, Error> {
+    let who = world.everyone();
+    let encoded = who.chunks(AT_ONCE).map(|who| {
+        let drawn = pictures(who, world.recipe.portraits.side, world.device)?;
+        Ok(vae.moments(&drawn)?.narrow(1, 0, 4)?.detach())
+    });
+    let all = Tensor::cat(&encoded.collect::<Result<Vec<_>, Error>>()?, 0)?;
+    let mean = all.mean_all()?;
+    let spread = all.broadcast_sub(&mean)?.sqr()?.mean_all()?;
+    let scaling = 1.0 / f64::from(spread.to_scalar::<f32>()?).sqrt();
+    Ok(Latents {
+        all: (all * scaling)?,
+        scaling,
+    })
+}
+
+/// Trains all three, or loads what was trained. The weights are named below `unet.`, `text_encoder.` and `text_encoder_2.`.
+pub(super) fn train(
+    world: &World<'_>,
+    latents: &Latents,
+    watch: &mut Watch<'_>,
+) -> Result<(Variables, Ended), Error> {
+    let variables = Variables::new(world.recipe.seed, world.device);
+    let weights = Weights::variables(&variables, world.device);
+    let (config, path) = world.config("unet.json")?;
+    let unet = UNet::load(&weights.pp("unet"), &UNetConfig::parse(config, &path)?)?;
+    let text = Text::load(world, &weights)?;
+    let (portraits, seed) = (world.recipe.portraits, world.recipe.seed);
+    let (noising, side) = (Noising::scaled_linear(), portraits.side as f32);
+    let who = world.everyone();
+    let part = |part: Part| {
+        let mut chance = Chance::at(seed, part.number, "painter");
+        let drawn: Vec<u32> = (0..part.samples)
+            .map(|_| chance.below(who.len()) as u32)
+            .collect();
+        let texts = drawn.iter().map(|&at| {
+            let caption = caption(&Setting::drawn(who[at as usize].1));
+            if chance.happens(0.5) {
+                format!("{TRIGGER}{caption}")
+            } else {
+                caption
+            }
+        });
+        let texts: Vec<String> = texts.collect();
+        let kept: Vec<f32> = (0..part.samples)
+            .map(|_| f32::from(!chance.happens(DROPPED)))
+            .collect();
+        let timesteps = Noising::draw(&mut chance, part.samples);
+        let at = Tensor::from_vec(drawn, part.samples, world.device)?;
+        let latents = latents.all.index_select(&at, 0)?;
+        let noise = Chance::at(seed, part.number, "noise").normal(latents.dims(), world.device)?;
+        let noised = Noised {
+            latents: &latents,
+            noise: &noise,
+            timesteps: &timesteps,
+        };
+        let conditioning = text.conditioning(&texts, &kept, side)?;
+        Ok(loss(
+            &unet,
+            &conditioning,
+            &noised,
+            &vec![None; part.samples],
+            &noising,
+        )?)
+    };
+    let all = variables
+        .all()
+        .into_iter()
+        .filter(|(name, _)| !text.unused(name));
+    let stage = Stage {
+        name: NAME,
+        variables: all.collect(),
+        group: &|_, var| Group::of(var),
+        loss: &part,
+        sheet: None,
+    };
+    let ended = run(&stage, &world.base.painter, world.out, watch)?;
+    Ok((variables, ended))
+}
+
+/// Both text encoders as SDXL reads them: the penultimate layers' states side by side, and the second one's pooled text.
+struct Text {
+    captions: Captions,
+    first: TextEncoder,
+    second: TextEncoder,
+    skip: ClipSkip,
+    first_layers: usize,
+}
+
+impl Text {
+    fn load(world: &World<'_>, weights: &Weights) -> Result<Text, Error> {
+        let (config, path) = world.config("text_encoder.json")?;
+        let one = TextConfig::parse(config, &path)?;
+        let (config, path) = world.config("text_encoder_2.json")?;
+        let two = TextConfig::parse(config, &path)?;
+        let first = TextEncoder::load(&weights.pp("text_encoder"), &one, false)?;
+        let second = TextEncoder::load(&weights.pp("text_encoder_2"), &two, true)?;
+        let layers = first.layer_count().min(second.layer_count());
+        let skip = ClipSkip::new(2, layers).ok_or_else(|| Error::Recipe {
+            reason: "text encoders need 2 layers or more".to_owned(),
+        })?;
+        Ok(Text {
+            captions: Captions::load(&world.base.models, one.max_position_embeddings)?,
+            first_layers: first.layer_count(),
+            first,
+            second,
+            skip,
+        })
+    }
+
+    /// What SDXL never looks at: the first encoder behind its penultimate layer.
+    fn unused(&self, name: &str) -> bool {
+        let last = format!("encoder.layers.{}.", self.first_layers - 1);
+        name.starts_with("text_encoder.")
+            && (name.contains(&last) || name.contains("final_layer_norm"))
+    }
+
+    /// Of captions, each times `kept`: nothing stands for no caption.
+    fn conditioning(
+        &self,
+        texts: &[String],
+        kept: &[f32],
+        side: f32,
+    ) -> Result<Conditioning, Error> {
+        let windows = self.captions.windows(texts)?;
+        let first = self.first.forward(&windows, self.skip)?;
+        let second = self.second.forward(&windows, self.skip)?;
+        let states = Tensor::cat(&[&first.states, &second.states], 2)?;
+        let pooled = second.pooled.ok_or_else(|| Error::Recipe {
+            reason: "the second text encoder needs a projection".to_owned(),
+        })?;
+        let kept = Tensor::from_slice(kept, (kept.len(), 1), states.device())?;
+        Ok(Conditioning {
+            text: states.broadcast_mul(&kept.unsqueeze(2)?)?,
+            pooled: pooled.broadcast_mul(&kept)?,
+            time_ids: [side, side, 0.0, 0.0, side, side],
+        })
+    }
+}

@@ -1,0 +1,117 @@
+//! What a training is to do, from a TOML file.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+use crate::run::Plan;
+
+/// A whole recipe: `configs/pocket.toml` is one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// Everything that is drawn follows from it.
+    pub seed: u64,
+    /// Drawn portraits to train on.
+    pub portraits: Portraits,
+    /// The base model's parts, if they are trained, too.
+    pub base: Option<Base>,
+}
+
+/// People who are drawn, numbered from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Portraits {
+    /// Height and width of what the model paints, in pixels.
+    pub side: u32,
+    /// How many people there are.
+    pub people: u64,
+    /// The last so many of them are shown to no stage of the training.
+    pub held_out: u64,
+    /// Pictures of each of them.
+    pub pictures: u64,
+}
+
+impl Portraits {
+    /// How many may be shown.
+    pub fn shown(&self) -> u64 {
+        self.people - self.held_out
+    }
+
+    /// The setting of a person's picture of this number.
+    pub fn setting(&self, person: u64, picture: u64) -> u64 {
+        person * self.pictures + picture
+    }
+}
+
+/// The stages of a base model. Each part has the file in `models` for its configuration that the bundle will have, too.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Base {
+    /// The folder of `vae.json`, `unet.json`, `text_encoder.json`, `text_encoder_2.json` and `vision.json`, from the recipe's
+    /// folder on.
+    pub models: PathBuf,
+    /// The autoencoder.
+    pub autoencoder: Plan,
+    /// CLIP: half as many whole portraits come to a batch's faces.
+    pub clip: Plan,
+    /// The face embedder: a batch is pairs of one person's pictures.
+    pub face: Plan,
+    /// The UNet and its text encoders.
+    pub painter: Plan,
+}
+
+impl Recipe {
+    /// Reads a file; the folder of the models' configurations comes back as a path from here.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`], with what was expected and where.
+    pub fn read(path: &Path) -> Result<Recipe, Error> {
+        let wrong = |reason: String| Error::Recipe {
+            reason: format!("file {}: {reason}", path.display()),
+        };
+        let text = std::fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
+        let mut recipe: Recipe = toml::from_str(&text).map_err(|e| wrong(e.to_string()))?;
+        recipe.check().map_err(|e| wrong(e.to_string()))?;
+        if let (Some(base), Some(folder)) = (&mut recipe.base, path.parent()) {
+            base.models = folder.join(&base.models);
+        }
+        Ok(recipe)
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let Portraits {
+            side,
+            people,
+            held_out,
+            pictures,
+        } = self.portraits;
+        let wrong = |reason: &str| {
+            Err(Error::Recipe {
+                reason: format!("[portraits]: {reason}"),
+            })
+        };
+        if !likeness_portraits::SIDES.contains(&side) || !side.is_multiple_of(8) {
+            return wrong("`side` must be a multiple of 8 from 32 to 512");
+        }
+        if held_out == 0 || people < held_out + 2 || pictures < 2 {
+            return wrong(
+                "at least 1 `held_out`, 2 more `people`, and 2 `pictures` of each are needed",
+            );
+        }
+        match &self.base {
+            Some(base) => base.check(),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Base {
+    fn check(&self) -> Result<(), Error> {
+        self.autoencoder.check("base.autoencoder")?;
+        self.clip.check("base.clip")?;
+        self.face.check("base.face")?;
+        self.painter.check("base.painter")
+    }
+}

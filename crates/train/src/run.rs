@@ -1,0 +1,222 @@
+//! A stage of a training: steps from first to last, with a record, pictures of its progress, and checkpoints that it goes on
+//! from.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use candle_core::{Tensor, Var};
+use image::RgbImage;
+use serde::{Deserialize, Serialize};
+
+use crate::record::{Record, Row};
+use crate::{AdamW, Error, Gradients, Group, Rate, Settings, checkpoint};
+
+/// How a stage is trained.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// Samples of a step.
+    pub batch: usize,
+    /// A step's samples go through memory in so many parts, whose gradients are added.
+    #[serde(default = "one")]
+    pub parts: usize,
+    /// The learning rate, and the number of steps.
+    pub rate: Rate,
+    /// The optimiser.
+    #[serde(default)]
+    pub adam: Settings,
+    /// A checkpoint and a sheet of pictures after so many steps.
+    pub every: u64,
+}
+
+fn one() -> usize {
+    1
+}
+
+impl Plan {
+    /// # Errors
+    /// [`Error::Recipe`] for what no run can do.
+    pub fn check(&self, stage: &str) -> Result<(), Error> {
+        let wrong = |what: &str| {
+            Err(Error::Recipe {
+                reason: format!("[{stage}]: {what}"),
+            })
+        };
+        if self.parts == 0 || self.batch == 0 || !self.batch.is_multiple_of(self.parts) {
+            return wrong("`batch` must be a multiple of `parts`, and neither 0");
+        }
+        if self.every == 0 || self.rate.steps == 0 {
+            return wrong("`every` and `rate.steps` must be at least 1");
+        }
+        if !(self.rate.peak > 0.0 && self.rate.peak.is_finite()) {
+            return wrong("`rate.peak` must be above 0");
+        }
+        Ok(())
+    }
+}
+
+/// What a stage trains, and how well it does.
+pub struct Stage<'a> {
+    /// Its name, and its folder's.
+    pub name: &'a str,
+    /// What is trained.
+    pub variables: BTreeMap<String, Var>,
+    /// The learning rate and decay of each.
+    pub group: &'a dyn Fn(&str, &Var) -> Group,
+    /// The loss of one part of a step, with its graph.
+    pub loss: &'a dyn Fn(Part) -> Result<Tensor, Error>,
+    /// A sheet of pictures that shows how far it is.
+    pub sheet: Option<&'a dyn Fn() -> Result<RgbImage, Error>>,
+}
+
+/// One part of one step.
+#[derive(Clone, Copy, Debug)]
+pub struct Part {
+    /// Counted over all parts of all steps from 0: what is drawn for a part follows from it.
+    pub number: u64,
+    /// Its samples.
+    pub samples: usize,
+    /// The step, from 0.
+    pub step: u64,
+}
+
+/// How far a stage is.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress<'a> {
+    /// The stage.
+    pub stage: &'a str,
+    /// Steps done, of all.
+    pub done: u64,
+    /// All steps.
+    pub steps: u64,
+    /// The last step's loss.
+    pub loss: f64,
+    /// Steps per second since this run began.
+    pub rate: f64,
+}
+
+/// How a stage ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// All steps are done; the variables hold their averages.
+    Done,
+    /// It was told to stop, and can be gone on with.
+    Stopped,
+}
+
+/// Trains a stage in `folder`, from its checkpoint if there is one. Afterwards the variables hold their moving averages.
+///
+/// # Errors
+/// A failing device, a loss that is not finite, files that cannot be written, a checkpoint of something else.
+pub fn run(
+    stage: &Stage<'_>,
+    plan: &Plan,
+    folder: &Path,
+    watch: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
+) -> Result<Ended, Error> {
+    plan.check(stage.name)?;
+    let folder = folder.join(stage.name);
+    std::fs::create_dir_all(&folder).map_err(|e| unwritable(&folder, &e))?;
+    let saved = folder.join("checkpoint.safetensors");
+    let mut adam = AdamW::new(&stage.variables, plan.adam, stage.group)?;
+    if saved.exists() {
+        checkpoint::load(&mut adam, &saved)?;
+    }
+    let mut record = Record::open(&folder, adam.steps())?;
+    let (start, from) = (Instant::now(), adam.steps());
+    let mut flow = ControlFlow::Continue(());
+    while adam.steps() < plan.rate.steps && flow.is_continue() {
+        let row = step(stage, plan, &mut adam)?;
+        record.add(row)?;
+        let done = adam.steps();
+        flow = watch(Progress {
+            stage: stage.name,
+            done,
+            steps: plan.rate.steps,
+            loss: row.loss,
+            rate: (done - from) as f64 / start.elapsed().as_secs_f64(),
+        });
+        if done.is_multiple_of(plan.every) || done == plan.rate.steps || flow.is_break() {
+            checkpoint::save(&adam, &saved)?;
+            record.draw()?;
+            show(stage, &adam, &folder)?;
+        }
+    }
+    if flow.is_break() && adam.steps() < plan.rate.steps {
+        return Ok(Ended::Stopped);
+    }
+    for (name, average) in adam.averages()? {
+        if let Some(var) = stage.variables.get(&name) {
+            var.set(&average)?;
+        }
+    }
+    Ok(Ended::Done)
+}
+
+/// One step, in parts.
+fn step(stage: &Stage<'_>, plan: &Plan, adam: &mut AdamW) -> Result<Row, Error> {
+    let step = adam.steps();
+    let mut sum: Option<Gradients> = None;
+    let mut total = 0.0;
+    for part in 0..plan.parts as u64 {
+        let loss = (stage.loss)(Part {
+            number: step * plan.parts as u64 + part,
+            samples: plan.batch / plan.parts,
+            step,
+        })?;
+        total += f64::from(loss.to_scalar::<f32>()?);
+        let gradients = Gradients::of(&loss, &stage.variables)?;
+        match &mut sum {
+            Some(sum) => sum.add(&gradients)?,
+            None => sum = Some(gradients),
+        }
+    }
+    let mut gradients = sum.ok_or_else(|| Error::Recipe {
+        reason: format!("[{}]: `parts` must be at least 1", stage.name),
+    })?;
+    gradients.mean_of(plan.parts)?;
+    let rate = plan.rate.at(step);
+    Ok(Row {
+        step,
+        loss: total / plan.parts as f64,
+        norm: adam.step(&gradients, rate)?,
+        rate,
+    })
+}
+
+/// Writes the stage's sheet, painted with the averages; the weights are what they were afterwards.
+fn show(stage: &Stage<'_>, adam: &AdamW, folder: &Path) -> Result<(), Error> {
+    let Some(sheet) = stage.sheet else {
+        return Ok(());
+    };
+    let held = stage.variables.iter();
+    let held: Vec<(&Var, Tensor)> = held
+        .map(|(_, var)| Ok((var, var.as_tensor().copy()?)))
+        .collect::<Result<_, Error>>()?;
+    for (name, average) in adam.averages()? {
+        if let Some(var) = stage.variables.get(&name) {
+            var.set(&average)?;
+        }
+    }
+    let painted = sheet();
+    for (var, weight) in held {
+        var.set(&weight)?;
+    }
+    let path: PathBuf = folder.join(format!("sheet-{:06}.png", adam.steps()));
+    painted?
+        .save(&path)
+        .map_err(|e| unwritable(&path, &std::io::Error::other(e)))
+}
+
+/// What could not be written, and why.
+pub(crate) fn unwritable(path: &Path, error: &std::io::Error) -> Error {
+    Error::Write {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,117 @@
+//! `likeness train …`: models from a recipe.
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use clap::{Args, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
+use likeness_sdxl::{DeviceName, NumberType};
+use likeness_train::base;
+use likeness_train::recipe::Recipe;
+use likeness_train::run::{Ended, Progress};
+
+use crate::fail::{Failure, failed};
+
+/// What to train.
+#[derive(Subcommand)]
+pub enum TrainCommand {
+    /// A base model: autoencoder, encoders of text, pictures and faces, and UNet.
+    Base(TrainArgs),
+}
+
+/// What every training takes.
+#[derive(Args)]
+pub struct TrainArgs {
+    /// The recipe, a TOML file such as `configs/pocket.toml`.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// The folder for weights, checkpoints, loss curves and sheets. A training that was stopped goes on from what is there.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// `cpu` or `cuda:N`.
+    #[arg(long, default_value = "cpu")]
+    device: DeviceName,
+}
+
+/// Runs a training.
+pub fn run(command: &TrainCommand) -> Result<(), Failure> {
+    match command {
+        TrainCommand::Base(args) => train_base(args),
+    }
+}
+
+fn train_base(args: &TrainArgs) -> Result<(), Failure> {
+    let recipe = Recipe::read(&args.config).map_err(failed)?;
+    let device = args.device.open(NumberType::F32).map_err(failed)?;
+    let stopped = stop_on_interrupt()?;
+    let bar = Bar::default();
+    let mut watch = |progress: Progress<'_>| bar.show(progress, &stopped);
+    let ended = base::train(&recipe, &args.out, &device, &mut watch).map_err(failed)?;
+    report(ended, args)
+}
+
+#[allow(clippy::print_stderr, reason = "the command line's own output")]
+fn report(ended: Ended, args: &TrainArgs) -> Result<(), Failure> {
+    if ended == Ended::Stopped {
+        return Err(Failure::new(format!(
+            "stopped; the same command goes on from the checkpoint in {}",
+            args.out.display()
+        )));
+    }
+    eprintln!("done: {}", args.out.display());
+    Ok(())
+}
+
+/// True after the first interrupt: the stage then saves its checkpoint and ends. A second one ends the process.
+fn stop_on_interrupt() -> Result<Arc<AtomicBool>, Failure> {
+    let stopped = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&stopped);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(failed)?;
+    let wait = move || {
+        runtime.block_on(async {
+            while tokio::signal::ctrl_c().await.is_ok() {
+                if seen.swap(true, Ordering::Relaxed) {
+                    std::process::exit(130);
+                }
+            }
+        });
+    };
+    std::thread::Builder::new()
+        .name("interrupt".to_owned())
+        .spawn(wait)
+        .map_err(failed)?;
+    Ok(stopped)
+}
+
+/// A progress bar for each stage.
+struct Bar(ProgressBar);
+
+impl Default for Bar {
+    fn default() -> Self {
+        let style = "{prefix:12} {wide_bar} {pos}/{len} {msg} {eta}";
+        let style = ProgressStyle::with_template(style);
+        Self(ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())))
+    }
+}
+
+impl Bar {
+    fn show(&self, progress: Progress<'_>, stopped: &AtomicBool) -> ControlFlow<()> {
+        if self.0.prefix() != progress.stage {
+            self.0.reset();
+            self.0.set_prefix(progress.stage.to_owned());
+        }
+        self.0.set_length(progress.steps);
+        self.0.set_position(progress.done);
+        let Progress { loss, rate, .. } = progress;
+        self.0.set_message(format!("loss {loss:.4}, {rate:.2}/s"));
+        if stopped.load(Ordering::Relaxed) {
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    }
+}
