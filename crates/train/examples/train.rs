@@ -18,7 +18,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "{:?}",
             likeness_train::base::train(&recipe, out, &candle_core::Device::Cpu, &mut watch)?
         ),
-        _ => {}
+        _ => println!("{:?}", likeness_train::hyperlora::train(&recipe, out, &candle_core::Device::Cpu, &mut watch)?),
     }
     Ok(())
 }

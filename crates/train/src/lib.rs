@@ -16,6 +16,7 @@ pub mod crops;
 pub mod denoise;
 mod error;
 mod gradients;
+pub mod hyperlora;
 pub mod hypernetwork;
 mod pictures;
 mod rate;

@@ -17,6 +17,42 @@ pub struct Recipe {
     pub portraits: Portraits,
     /// The base model's parts, if they are trained, too.
     pub base: Option<Base>,
+    /// HyperLoRA's stages.
+    pub hyperlora: Option<HyperLora>,
+}
+
+/// Sizes and stages of a HyperLoRA.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HyperLora {
+    /// Numbers per token of the coefficients.
+    pub k: usize,
+    /// Of the ID-LoRA.
+    pub rank: usize,
+    /// Of the Base-LoRA.
+    pub base_rank: usize,
+    /// Width of the resamplers' latents.
+    pub dim: usize,
+    /// Layers of the resamplers.
+    pub depth: usize,
+    /// Heads of their attentions.
+    pub heads: usize,
+    /// Width of a head.
+    pub dim_head: usize,
+    /// Width of their feed-forward layers.
+    pub ff: usize,
+    /// Tokens that a face embedding becomes.
+    pub id_tokens: usize,
+    /// How often the picture that is shown to the ID-LoRA is the one that is painted, and not any of the person's.
+    pub same_picture: f64,
+    /// The bases' learning rate, as a multiple of the resamplers'.
+    pub bases_rate: f64,
+    /// Stage 1: the Base-LoRA alone, from pictures with the face blurred. Left out, there is none.
+    pub base: Option<Plan>,
+    /// Stage 2a: the ID-LoRA from CLIP's features.
+    pub clip: Plan,
+    /// Stage 2b: the ID-LoRA from the face embedding, too.
+    pub face: Plan,
 }
 
 /// People who are drawn, numbered from 0.
@@ -100,10 +136,48 @@ impl Recipe {
                 "at least 1 `held_out`, 2 more `people`, and 2 `pictures` of each are needed",
             );
         }
+        if let Some(hyperlora) = &self.hyperlora {
+            hyperlora.check()?;
+        }
         match &self.base {
             Some(base) => base.check(),
             None => Ok(()),
         }
+    }
+}
+
+impl HyperLora {
+    fn check(&self) -> Result<(), Error> {
+        let sizes = [
+            self.k,
+            self.rank,
+            self.base_rank,
+            self.dim,
+            self.depth,
+            self.heads,
+            self.dim_head,
+            self.ff,
+            self.id_tokens,
+        ];
+        let wrong = |reason: &str| {
+            Err(Error::Recipe {
+                reason: format!("[hyperlora]: {reason}"),
+            })
+        };
+        if sizes.contains(&0) {
+            return wrong("every size must be at least 1");
+        }
+        if !(0.0..=1.0).contains(&self.same_picture) {
+            return wrong("`same_picture` must be from 0 to 1");
+        }
+        if !(self.bases_rate > 0.0 && self.bases_rate.is_finite()) {
+            return wrong("`bases_rate` must be above 0");
+        }
+        if let Some(base) = &self.base {
+            base.check("hyperlora.base")?;
+        }
+        self.clip.check("hyperlora.clip")?;
+        self.face.check("hyperlora.face")
     }
 }
 

@@ -1,27 +1,41 @@
 //! A base model, part by part.
 
 mod autoencoder;
-mod captions;
+pub(crate) mod captions;
 mod clip;
 mod face;
-mod painter;
+pub(crate) mod painter;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use candle_core::Device;
+use likeness_sdxl::parts::{Vae, Variables};
 use serde_json::Value;
 
+use self::painter::Latents;
 use crate::Error;
 use crate::recipe::{Base, Recipe};
 use crate::run::{Ended, Progress};
 
 /// What all stages share.
-struct World<'a> {
-    recipe: &'a Recipe,
-    base: &'a Base,
-    out: &'a Path,
-    device: &'a Device,
+pub(crate) struct World<'a> {
+    pub recipe: &'a Recipe,
+    pub base: &'a Base,
+    pub out: &'a Path,
+    pub device: &'a Device,
+}
+
+/// A base whose stages are all done.
+pub(crate) struct Trained {
+    pub vae: Vae,
+    /// Below `clip.`.
+    pub clip: Variables,
+    /// Below `face.`.
+    pub face: Variables,
+    /// Below `unet.`, `text_encoder.` and `text_encoder_2.`.
+    pub painter: Variables,
+    pub latents: Latents,
 }
 
 /// Whoever wants to see how far it is, and may stop it.
@@ -46,37 +60,55 @@ pub fn train(
         out,
         device,
     };
-    let (vae, ended) = autoencoder::train(&world, watch)?;
+    let trained = trained(&world, watch)?;
+    Ok(trained.map_or(Ended::Stopped, |_| Ended::Done))
+}
+
+/// All stages, or nothing if one was stopped.
+pub(crate) fn trained(world: &World<'_>, watch: &mut Watch<'_>) -> Result<Option<Trained>, Error> {
+    let (vae, ended) = autoencoder::train(world, watch)?;
     if ended == Ended::Stopped {
-        return Ok(ended);
+        return Ok(None);
     }
-    for stage in [clip::train, face::train] {
-        let (_, ended) = stage(&world, watch)?;
-        if ended == Ended::Stopped {
-            return Ok(ended);
-        }
+    let (clip, ended) = clip::train(world, watch)?;
+    if ended == Ended::Stopped {
+        return Ok(None);
     }
-    let latents = painter::encode(&world, &vae)?;
-    let (_, ended) = painter::train(&world, &latents, watch)?;
-    Ok(ended)
+    let (face, ended) = face::train(world, watch)?;
+    if ended == Ended::Stopped {
+        return Ok(None);
+    }
+    let latents = painter::encode(world, &vae)?;
+    let (painter, ended) = painter::train(world, &latents, watch)?;
+    if ended == Ended::Stopped {
+        return Ok(None);
+    }
+    Ok(Some(Trained {
+        vae,
+        clip,
+        face,
+        painter,
+        latents,
+    }))
 }
 
 impl World<'_> {
     /// All pictures of all who are shown: person and setting.
-    fn everyone(&self) -> Vec<(u64, u64)> {
+    pub fn everyone(&self) -> Vec<(u64, u64)> {
         let portraits = self.recipe.portraits;
         let pictures =
             |person| (0..portraits.pictures).map(move |n| (person, portraits.setting(person, n)));
         (0..portraits.shown()).flat_map(pictures).collect()
     }
 
-    /// Whether a stage has steps before it.
-    fn untrained(&self, _stage: &str) -> bool {
-        true
+    /// Whether a stage may have steps before it: one whose curve of losses is that of all steps has none.
+    fn untrained(&self, stage: &str, steps: u64) -> bool {
+        let table = std::fs::read_to_string(self.out.join(stage).join("loss.csv"));
+        table.map_or(0, |table| table.lines().count() as u64) <= steps
     }
 
     /// A part's configuration.
-    fn config(&self, name: &str) -> Result<(Value, PathBuf), Error> {
+    pub fn config(&self, name: &str) -> Result<(Value, PathBuf), Error> {
         let path = self.base.models.join(name);
         let wrong = |reason: String| Error::Recipe {
             reason: format!("model file {}: {reason}", path.display()),

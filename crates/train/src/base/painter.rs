@@ -20,7 +20,7 @@ const DROPPED: f64 = 0.1;
 const AT_ONCE: usize = 32;
 
 /// Latents [n, 4, h, w] of all who are shown, at a spread of 1, and the factor that brought them there.
-pub(super) struct Latents {
+pub(crate) struct Latents {
     pub all: Tensor,
     pub scaling: f64,
 }
@@ -107,7 +107,7 @@ pub(super) fn train(
 }
 
 /// Both text encoders as SDXL reads them: the penultimate layers' states side by side, and the second one's pooled text.
-struct Text {
+pub(crate) struct Text {
     captions: Captions,
     first: TextEncoder,
     second: TextEncoder,
@@ -116,7 +116,7 @@ struct Text {
 }
 
 impl Text {
-    fn load(world: &World<'_>, weights: &Weights) -> Result<Text, Error> {
+    pub fn load(world: &World<'_>, weights: &Weights) -> Result<Text, Error> {
         let (config, path) = world.config("text_encoder.json")?;
         let one = TextConfig::parse(config, &path)?;
         let (config, path) = world.config("text_encoder_2.json")?;
@@ -144,7 +144,7 @@ impl Text {
     }
 
     /// Of captions, each times `kept`: nothing stands for no caption.
-    fn conditioning(
+    pub fn conditioning(
         &self,
         texts: &[String],
         kept: &[f32],

@@ -215,7 +215,7 @@ fn every_weight_of_the_hypernetwork_gets_a_gradient_that_is_not_zero() {
 #[test]
 fn at_the_start_nobody_has_any_effect_and_only_up_moves() {
     let world = world();
-    Basis::start(&world.bases, &world.unet, Kind::Id, K, RANK).unwrap();
+    Basis::start(&world.bases, "", &world.unet, Kind::Id, K, RANK).unwrap();
     let own = world.own_terms();
     let told = world.told(&[Some(&own[0]), Some(&own[1])]);
     assert!(distance(&told, &world.told(&[])) < 1e-7);
