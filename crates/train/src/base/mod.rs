@@ -3,13 +3,16 @@
 mod autoencoder;
 mod captions;
 mod clip;
+mod detector;
 mod face;
+mod landmarks;
 mod painter;
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use candle_core::Device;
+use candle_core::{Device, Var};
 use serde_json::Value;
 
 use crate::Error;
@@ -37,9 +40,7 @@ pub fn train(
     device: &Device,
     watch: &mut Watch<'_>,
 ) -> Result<Ended, Error> {
-    let base = recipe.base.as_ref().ok_or_else(|| Error::Recipe {
-        reason: "[base] is missing: this recipe trains no base model".to_owned(),
-    })?;
+    let base = recipe.base.as_ref().ok_or_else(no_base)?;
     let world = World {
         recipe,
         base,
@@ -50,7 +51,7 @@ pub fn train(
     if ended == Ended::Stopped {
         return Ok(ended);
     }
-    for stage in [clip::train, face::train] {
+    for stage in [clip::train, face::train, detector::train, landmarks::train] {
         let (_, ended) = stage(&world, watch)?;
         if ended == Ended::Stopped {
             return Ok(ended);
@@ -59,6 +60,40 @@ pub fn train(
     let latents = painter::encode(&world, &vae)?;
     let (_, ended) = painter::train(&world, &latents, watch)?;
     Ok(ended)
+}
+
+/// Trains the face detector and the landmark model alone. The weights bear the ONNX files' names below `detector.` and
+/// `landmarks.`.
+///
+/// # Errors
+/// As [`train`].
+pub fn train_faces(
+    recipe: &Recipe,
+    out: &Path,
+    device: &Device,
+    watch: &mut Watch<'_>,
+) -> Result<(BTreeMap<String, Var>, Ended), Error> {
+    let base = recipe.base.as_ref().ok_or_else(no_base)?;
+    let world = World {
+        recipe,
+        base,
+        out,
+        device,
+    };
+    let (detector, ended) = detector::train(&world, watch)?;
+    let mut all = detector.all();
+    if ended == Ended::Stopped {
+        return Ok((all, ended));
+    }
+    let (landmarks, ended) = landmarks::train(&world, watch)?;
+    all.extend(landmarks.all());
+    Ok((all, ended))
+}
+
+fn no_base() -> Error {
+    Error::Recipe {
+        reason: "[base] is missing: this recipe trains no base model".to_owned(),
+    }
 }
 
 impl World<'_> {
