@@ -12,7 +12,7 @@ use crate::pictures::images;
 use crate::recipe::Portraits;
 use crate::run::{Ended, Part, Stage, run, unwritable};
 use crate::scenes::{Scene, scene};
-use crate::{Chance, Error, Group, chart, export};
+use crate::{Chance, Error, Group, chart, export, layer};
 
 const NAME: &str = "detector";
 /// Pictures on a sheet.
@@ -23,6 +23,7 @@ pub(super) fn train(world: &World<'_>, watch: &mut Watch<'_>) -> Result<(Variabl
     let variables = Variables::new(world.recipe.seed, world.device);
     let weights = Weights::variables(&variables, world.device);
     let detector = Detector::load(&weights.pp(NAME))?;
+    layer::start(&variables)?;
     let (portraits, seed) = (world.recipe.portraits, world.recipe.seed);
     let part = |part: Part| {
         let scenes: Vec<Scene> = (0..part.samples as u64)

@@ -9,7 +9,7 @@ use super::{Watch, World};
 use crate::landmarker::{Landmarker, NUMBERS, SIDE, views};
 use crate::run::{Ended, Part, Stage, run};
 use crate::scenes::{View, view};
-use crate::{Chance, Error, Group, chart};
+use crate::{Chance, Error, Group, chart, layer};
 
 const NAME: &str = "landmarks";
 /// Pictures on a sheet.
@@ -22,6 +22,7 @@ pub(super) fn train(world: &World<'_>, watch: &mut Watch<'_>) -> Result<(Variabl
     let variables = Variables::new(world.recipe.seed, world.device);
     let weights = Weights::variables(&variables, world.device);
     let model = Landmarker::load(&weights.pp(NAME))?;
+    layer::start(&variables)?;
     let (portraits, seed) = (world.recipe.portraits, world.recipe.seed);
     let part = |part: Part| {
         let first = part.number * part.samples as u64;
