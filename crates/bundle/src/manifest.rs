@@ -90,10 +90,11 @@ fn released_dim_head() -> usize {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Face {
-    /// An SCRFD ONNX file; excludes `builtin`.
+    /// An SCRFD ONNX file. Beside `builtin` it looks first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detector: Option<RelPath>,
-    /// A detector that the program carries; excludes `detector`.
+    /// A detector that the program carries. Beside `detector` it looks at photos in which that finds nobody, and its faces get a
+    /// canonical face's landmarks: those of `landmarks` belong to the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub builtin: Option<Builtin>,
     /// A 106-point landmark ONNX file.
@@ -170,13 +171,6 @@ impl Manifest {
 
     /// What the types cannot say by themselves.
     fn check(&self) -> Result<(), String> {
-        let both = self
-            .face
-            .as_ref()
-            .is_some_and(|f| f.detector.is_some() && f.builtin.is_some());
-        if both {
-            return Err("[face] has both detector and builtin: keep one of them".to_owned());
-        }
         if self.hyperlora.as_ref().is_some_and(|h| h.dim_head == 0) {
             return Err("[hyperlora] dim_head must be at least 1".to_owned());
         }

@@ -45,6 +45,8 @@ pub enum Detector {
     Onnx(PathBuf),
     /// The frontal detector that the program carries.
     Frontal,
+    /// An SCRFD ONNX file, and the frontal detector for photos in which it finds nobody.
+    OnnxThenFrontal(PathBuf),
 }
 
 /// Of ArcFace embeddings: different people are near 0, one person is mostly above 0.3.
@@ -236,7 +238,10 @@ impl Bundle {
 
     fn detector(&self, face: &Face) -> Result<Detector, Error> {
         match (&face.detector, face.builtin) {
-            (Some(path), _) => Ok(Detector::Onnx(path.below(&self.dir))),
+            (Some(path), None) => Ok(Detector::Onnx(path.below(&self.dir))),
+            (Some(path), Some(Builtin::Frontal)) => {
+                Ok(Detector::OnnxThenFrontal(path.below(&self.dir)))
+            }
             (None, Some(Builtin::Frontal)) => Ok(Detector::Frontal),
             (None, None) => Err(self.missing("[face] detector (or builtin = \"frontal\")")),
         }

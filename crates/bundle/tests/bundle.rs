@@ -148,10 +148,6 @@ fn wrong_manifests_are_refused_with_line_and_reason() {
         ("[defaults]\nsteps = 0\n", "steps"),
         ("[defaults]\nguidance = nan\n", "guidance"),
         ("[defaults]\nwidth = 300\n", "width"),
-        (
-            "[face]\ndetector = \"d.onnx\"\nbuiltin = \"frontal\"\n",
-            "builtin",
-        ),
         ("[face]\nbuiltin = \"sideways\"\n", "frontal"),
         ("[files]\n\"a\" = \"ABC\"\n", "sha-256"),
         ("[sdxl]\n", "path"),
@@ -165,6 +161,21 @@ fn wrong_manifests_are_refused_with_line_and_reason() {
         .unwrap_err()
         .to_string();
     assert!(message.contains("a b"), "{message}");
+}
+
+#[test]
+fn a_manifest_may_name_a_detector_the_built_in_one_or_both() {
+    let detector = |section: &str| {
+        let bundle = with_bundle(section).unwrap();
+        (bundle.face_detector().unwrap(), bundle.dir().join("d.onnx"))
+    };
+    let (file, frontal) = ("detector = \"d.onnx\"\n", "builtin = \"frontal\"\n");
+    let (found, _) = detector(&format!("[face]\n{frontal}"));
+    assert_eq!(found, Detector::Frontal);
+    let (found, path) = detector(&format!("[face]\n{file}"));
+    assert_eq!(found, Detector::Onnx(path));
+    let (found, path) = detector(&format!("[face]\n{file}{frontal}"));
+    assert_eq!(found, Detector::OnnxThenFrontal(path));
 }
 
 #[test]

@@ -18,6 +18,8 @@ pub struct Detector {
 enum Kind {
     Frontal(Box<Frontal>),
     Scrfd(Box<Scrfd>),
+    /// The second one looks where the first finds nobody.
+    Both(Box<Scrfd>, Box<Frontal>),
 }
 
 impl fmt::Debug for Detector {
@@ -25,6 +27,7 @@ impl fmt::Debug for Detector {
         f.write_str(match self.kind {
             Kind::Frontal(_) => "Detector(frontal)",
             Kind::Scrfd(_) => "Detector(SCRFD)",
+            Kind::Both(..) => "Detector(SCRFD, then frontal)",
         })
     }
 }
@@ -48,7 +51,17 @@ impl Detector {
         Ok(Self { kind })
     }
 
-    /// All faces in an upright photo, best score first.
+    /// An SCRFD detector, and the built-in one for photos in which it finds nobody.
+    ///
+    /// # Errors
+    /// As of the two.
+    pub fn scrfd_then_frontal(path: &Path) -> Result<Self, FaceError> {
+        let frontal = Box::new(Frontal::load()?);
+        let kind = Kind::Both(Box::new(Scrfd::load(path)?), frontal);
+        Ok(Self { kind })
+    }
+
+    /// All faces in an upright photo, best score first; they are one detector's.
     ///
     /// # Errors
     /// [`FaceError::Run`] if the model fails or gives anything but numbers.
@@ -57,19 +70,42 @@ impl Detector {
             return Ok(Vec::new());
         }
         let plausible = |found: &Detection| is_plausible(found, image);
+        let frontal = |detector: &Frontal| {
+            let mut found = detector.detect(image);
+            found.retain(plausible);
+            found
+        };
         match &self.kind {
-            Kind::Frontal(detector) => {
-                let mut found = detector.detect(image);
-                found.retain(plausible);
-                Ok(found)
-            }
+            Kind::Frontal(detector) => Ok(frontal(detector)),
             Kind::Scrfd(detector) => detector.detect(image, plausible),
+            Kind::Both(first, second) => {
+                let found = first.detect(image, plausible)?;
+                Ok(if found.is_empty() {
+                    frontal(second)
+                } else {
+                    found
+                })
+            }
         }
     }
 
-    /// Whether its faces come with key points.
-    pub(crate) fn gives_keypoints(&self) -> bool {
-        matches!(self.kind, Kind::Scrfd(_))
+    /// Whether the built-in detector found this face in the place of the file's: the bundle's landmark model then knows no such
+    /// faces.
+    pub(crate) fn stood_in_for(&self, found: &Detection) -> bool {
+        matches!(self.kind, Kind::Both(..)) && found.keypoints.is_none()
+    }
+
+    /// The detector that gives key points.
+    fn scrfd_of(&self) -> Option<&Scrfd> {
+        match &self.kind {
+            Kind::Frontal(_) => None,
+            Kind::Scrfd(detector) | Kind::Both(detector, _) => Some(detector),
+        }
+    }
+
+    /// Whether it can look at a face again for its key points.
+    pub(crate) fn looks_again_at(&self, found: &Detection) -> bool {
+        self.scrfd_of().is_some() && !self.stood_in_for(found)
     }
 
     /// The key points that a second look at a part of a photo gives for the face that is `expected` in this box, if the
@@ -79,7 +115,7 @@ impl Detector {
         part: &RgbImage,
         expected: [f32; 4],
     ) -> Result<Option<Keypoints>, FaceError> {
-        let Kind::Scrfd(detector) = &self.kind else {
+        let Some(detector) = self.scrfd_of() else {
             return Ok(None);
         };
         let found = detector.detect_at(part, SECOND_LOOK, Fit::Corner)?;

@@ -92,7 +92,7 @@ impl FaceModels {
         let found = choose(&faces, choice).map_err(|reason| refused(reason, &report))?;
         let mut face = timed(&mut took.landmarks, || self.placed(&image, &found))?;
         timed(&mut took.second_look, || {
-            self.look_closer(&image, &mut face)
+            self.look_closer(&image, &found, &mut face)
         })?;
         let measured = timed(&mut took.quality, || FaceQuality::measure(&image, &face));
         let quality = report.face.insert(measured);

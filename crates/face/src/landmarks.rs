@@ -1,5 +1,6 @@
 //! The 106 landmarks of a face, from the `2d106det` ONNX file.
 
+use std::fmt;
 use std::path::Path;
 
 use image::RgbImage;
@@ -18,7 +19,7 @@ const WIDENING: f32 = 1.5;
 const NUMBERS: usize = 212;
 
 /// The landmark model. It may be shared between threads.
-pub(crate) struct Landmarker {
+pub struct Landmarker {
     network: Network,
 }
 
@@ -42,10 +43,8 @@ impl Landmarker {
     /// # Errors
     /// [`FaceError::Run`] if the model fails or its points make no face.
     pub fn predict(&self, image: &RgbImage, bbox: [f32; 4]) -> Result<Landmarks, FaceError> {
-        let view = view_of(bbox);
-        let outputs = self
-            .network
-            .run(&planar(&warp(image, &view, SIDE), |v| v))?;
+        let view = LandmarkView::of(image, bbox);
+        let outputs = self.network.run(&planar(&view.pixels, |v| v))?;
         let (points, _) = outputs[0].as_chunks::<2>();
         let seen: Vec<[f32; 2]> = points
             .iter()
@@ -55,7 +54,7 @@ impl Landmarker {
             .try_into()
             .map_err(|_| self.network.meaningless("it gave no 106 points"))?;
         self.check(&seen)?;
-        let back = view.inverse();
+        let back = view.placement.inverse();
         Ok(seen.map(|point| back.apply(point)))
     }
 
@@ -72,6 +71,42 @@ impl Landmarker {
             return Err(self.network.meaningless("its points lie on one spot"));
         }
         Ok(())
+    }
+}
+
+/// What the landmark model sees of a face.
+pub struct LandmarkView {
+    /// The view: 192 × 192, black where it reaches beyond the photo.
+    pub pixels: RgbImage,
+    placement: Similarity,
+}
+
+impl LandmarkView {
+    /// The view of the face in a box (left, top, right, bottom), pixels of the photo.
+    pub fn of(image: &RgbImage, bbox: [f32; 4]) -> Self {
+        let placement = view_of(bbox);
+        Self {
+            pixels: warp(image, &placement, SIDE),
+            placement,
+        }
+    }
+
+    /// A point of the photo as the model tells it, −1 to 1 over the view.
+    pub fn seen(&self, point: [f32; 2]) -> [f32; 2] {
+        self.placement.apply(point).map(|v| v / HALF - 1.0)
+    }
+}
+
+impl fmt::Debug for LandmarkView {
+    /// Leaves out the picture.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LandmarkView").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Landmarker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Landmarker").finish_non_exhaustive()
     }
 }
 

@@ -48,6 +48,7 @@ pub use error::{FaceError, Limits, Rejection};
 pub use face::{Detection, Face, FaceChoice, Keypoints, LandmarkSource, Landmarks, choose};
 pub use geometry::CropRect;
 pub use inspect::{InspectError, Portrait, Refused, Took};
+pub use landmarks::{LandmarkView, Landmarker};
 pub use likeness_picture::Excess;
 pub use models::{DetectorFile, FaceFiles, FaceModels};
 pub use onnx::ModelRole;

@@ -24,6 +24,9 @@ pub enum DetectorFile {
     Builtin,
     /// An SCRFD ONNX file, such as `scrfd_10g_bnkps.onnx`.
     Onnx(PathBuf),
+    /// Such a file, and the frontal detector for photos in which it finds nobody. The landmark model is the file's companion:
+    /// faces of the frontal detector get a canonical face's landmarks.
+    OnnxThenBuiltin(PathBuf),
 }
 
 /// The files of a bundle's face models.
@@ -64,6 +67,7 @@ impl FaceModels {
             detector: match &files.detector {
                 DetectorFile::Builtin => Detector::builtin_frontal()?,
                 DetectorFile::Onnx(path) => Detector::scrfd(path)?,
+                DetectorFile::OnnxThenBuiltin(path) => Detector::scrfd_then_frontal(path)?,
             },
             recognizer: Recognizer::load(&files.recognizer)?,
             landmarker: files
@@ -80,13 +84,14 @@ impl FaceModels {
     /// [`FaceError::Run`] if a model fails.
     pub fn face(&self, image: &RgbImage, found: &Detection) -> Result<Face, FaceError> {
         let mut face = self.placed(image, found)?;
-        self.look_closer(image, &mut face)?;
+        self.look_closer(image, found, &mut face)?;
         Ok(face)
     }
 
     /// A detection with landmarks, and the first look's key points or those that the landmarks tell.
     pub(crate) fn placed(&self, image: &RgbImage, found: &Detection) -> Result<Face, FaceError> {
-        let Some(landmarker) = &self.landmarker else {
+        let own = self.landmarker.as_ref();
+        let Some(landmarker) = own.filter(|_| !self.detector.stood_in_for(found)) else {
             return Ok(template::place(found));
         };
         let landmarks = landmarker.predict(image, found.bbox)?;
@@ -100,7 +105,15 @@ impl FaceModels {
     }
 
     /// Puts the key points of a second look in place of the first one's, if it gives any.
-    pub(crate) fn look_closer(&self, image: &RgbImage, face: &mut Face) -> Result<(), FaceError> {
+    pub(crate) fn look_closer(
+        &self,
+        image: &RgbImage,
+        found: &Detection,
+        face: &mut Face,
+    ) -> Result<(), FaceError> {
+        if !self.detector.looks_again_at(found) {
+            return Ok(());
+        }
         if let Some(keypoints) = self.second_look(image, &face.landmarks)? {
             face.keypoints = keypoints;
         }
@@ -114,9 +127,6 @@ impl FaceModels {
         image: &RgbImage,
         landmarks: &Landmarks,
     ) -> Result<Option<Keypoints>, FaceError> {
-        if !self.detector.gives_keypoints() {
-            return Ok(None);
-        }
         let crop = face_square(landmarks).scaled(2.0).rounded();
         if crop.width() > LARGEST_SECOND_LOOK {
             return Ok(None);

@@ -106,6 +106,43 @@ fn damaged_files_are_errors_and_no_panics() {
     }
 }
 
+/// The detector of spots with the built-in one behind it.
+fn spots_then_frontal() -> FaceModels {
+    FaceModels::load(&FaceFiles {
+        detector: DetectorFile::OnnxThenBuiltin(path("spots.onnx")),
+        landmarks: Some(path("landmarks.onnx")),
+        recognizer: path("recognizer.onnx"),
+    })
+    .unwrap()
+}
+
+#[test]
+fn the_built_in_detector_looks_where_the_file_s_finds_nobody() {
+    let photo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/astronaut.png");
+    // In grey, so that nothing of it is a red spot.
+    let photo = image::open(photo).unwrap().into_luma8();
+    let photo = image::DynamicImage::from(photo).into_rgb8();
+    let models = spots_then_frontal();
+    let found = models.detector.detect(&photo).unwrap();
+    let alone = Detector::builtin_frontal().unwrap().detect(&photo).unwrap();
+    assert!(!alone.is_empty() && found == alone);
+    let face = models.face(&photo, &found[0]).unwrap();
+    assert_eq!(face.landmark_source, LandmarkSource::Template);
+}
+
+#[test]
+fn the_built_in_detector_is_not_asked_where_the_file_s_finds_somebody() {
+    let models = spots_then_frontal();
+    let picture = with_spots(640, 480, &[(304, 208, 48)]);
+    let found = models.detector.detect(&picture).unwrap();
+    let alone = Detector::scrfd(&path("spots.onnx")).unwrap();
+    assert!(!found.is_empty() && found == alone.detect(&picture).unwrap());
+    let face = models.face(&picture, &found[0]).unwrap();
+    assert_eq!(face.landmark_source, LandmarkSource::Predicted);
+    let nobody = RgbImage::from_pixel(320, 240, Rgb([90, 120, 200]));
+    assert!(models.detector.detect(&nobody).unwrap().is_empty());
+}
+
 #[test]
 fn a_missing_file_is_named() {
     let error = Detector::scrfd(Path::new("/nowhere/scrfd.onnx")).unwrap_err();

@@ -7,6 +7,7 @@ const PAPER: Rgb<u8> = Rgb([255, 255, 255]);
 const INK: Rgb<u8> = Rgb([40, 40, 40]);
 const GRID: Rgb<u8> = Rgb([225, 225, 225]);
 const FAINT: Rgb<u8> = Rgb([180, 200, 230]);
+const MARK: Rgb<u8> = Rgb([255, 0, 90]);
 const CURVE: Rgb<u8> = Rgb([20, 80, 180]);
 /// A letter's width and height.
 const LETTER: u32 = 8;
@@ -55,6 +56,26 @@ pub fn curve(losses: &[f64]) -> RgbImage {
     let right = WIDTH.saturating_sub(label.len() as u32 * LETTER);
     write(&mut out, &label, (right, foot));
     out
+}
+
+/// Marks points of a picture, in its pixels.
+pub fn mark(picture: &mut RgbImage, points: &[[f32; 2]]) {
+    for [x, y] in points {
+        if (0.0..picture.width() as f32).contains(x) && (0.0..picture.height() as f32).contains(y) {
+            picture.put_pixel(*x as u32, *y as u32, MARK);
+        }
+    }
+}
+
+/// Draws a box (left, top, right, bottom) into a picture, as far as it is inside.
+pub fn frame(picture: &mut RgbImage, [left, top, right, bottom]: [f32; 4]) {
+    let across = (0..=(right - left).max(0.0) as u32).map(|k| left + k as f32);
+    let down = (0..=(bottom - top).max(0.0) as u32).map(|k| top + k as f32);
+    let points = across.flat_map(|x| [[x, top], [x, bottom]]);
+    let points: Vec<[f32; 2]> = points
+        .chain(down.flat_map(|y| [[left, y], [right, y]]))
+        .collect();
+    mark(picture, &points);
 }
 
 /// Rows of pictures of one size under their columns' labels. Rows may have labels, too, over their first picture's left.

@@ -88,17 +88,25 @@ pub fn clip_pictures(crops: &[&RgbImage], device: &Device) -> Compute<Tensor> {
 /// # Errors
 /// A failing device.
 pub fn face_pictures(crops: &[&RgbImage], device: &Device) -> Compute<Tensor> {
-    let side = likeness_face::ARCFACE_SIDE as usize;
-    let plane = side * side;
-    let mut numbers = vec![0f32; crops.len() * 3 * plane];
-    for (out, picture) in numbers.chunks_exact_mut(3 * plane).zip(crops) {
-        for (at, pixel) in picture.pixels().enumerate() {
-            for (channel, &level) in pixel.0.iter().enumerate() {
-                out[channel * plane + at] = (f32::from(level) - 127.5) / 127.5;
-            }
+    planes(crops, device, |level| (level - 127.5) / 127.5)
+}
+
+/// Square pictures of one size channel by channel, [n, 3, side, side], each level through `value`.
+pub(crate) fn planes(
+    pictures: &[&RgbImage],
+    device: &Device,
+    value: impl Fn(f32) -> f32,
+) -> Compute<Tensor> {
+    let side = pictures.first().map_or(0, |p| p.width() as usize);
+    let levels: Vec<f32> = (0..=255u8).map(|level| value(f32::from(level))).collect();
+    let mut numbers = Vec::with_capacity(pictures.len() * 3 * side * side);
+    for picture in pictures {
+        for channel in 0..3 {
+            let own = picture.pixels().map(|pixel| pixel.0[channel]);
+            numbers.extend(own.map(|level| levels[usize::from(level)]));
         }
     }
-    Tensor::from_vec(numbers, (crops.len(), 3, side, side), device)
+    Tensor::from_vec(numbers, (pictures.len(), 3, side, side), device)
 }
 
 impl Crops {

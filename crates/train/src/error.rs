@@ -45,12 +45,21 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
+    /// A file of a model needs all of its weights.
+    #[error("`{name}` is not among the trained weights")]
+    NotTrained {
+        /// The missing one.
+        name: String,
+    },
     /// A low-rank update is made for whole attentions.
     #[error("the UNet's {module} lacks one of to_q, to_k, to_v and to_out.0")]
     Attention {
         /// Which one.
         module: String,
     },
+    /// A trained face model that does not work as a file.
+    #[error(transparent)]
+    Face(#[from] likeness_face::FaceError),
     /// A part of the model that is misshapen or cannot compute.
     #[error(transparent)]
     Model(#[from] likeness_sdxl::Error),

@@ -94,6 +94,10 @@ pub struct Base {
     pub clip: Plan,
     /// The face embedder: a batch is pairs of one person's pictures.
     pub face: Plan,
+    /// The face detector.
+    pub detector: Plan,
+    /// The landmark model.
+    pub landmarks: Plan,
     /// The UNet and its text encoders.
     pub painter: Plan,
 }
@@ -186,6 +190,8 @@ impl Base {
         self.autoencoder.check("base.autoencoder")?;
         self.clip.check("base.clip")?;
         self.face.check("base.face")?;
+        self.detector.check("base.detector")?;
+        self.landmarks.check("base.landmarks")?;
         self.painter.check("base.painter")
     }
 }

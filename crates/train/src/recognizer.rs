@@ -1,9 +1,10 @@
 //! A face embedder as it is trained: convolutions that halve the picture, each with a PReLU, and a linear layer.
 
 use candle_core::{Result as Compute, Tensor};
-use likeness_sdxl::parts::{Conv, ConvShape, Linear, Weights};
+use likeness_sdxl::parts::{Linear, Weights};
 
 use crate::Error;
+use crate::layer::{HALVING, Layer};
 
 /// Channels before and after each convolution, on 112, 56, 28, 14, 7 and 4 pixels a side.
 pub const CHANNELS: [usize; 6] = [3, 16, 32, 48, 64, 32];
@@ -13,16 +14,9 @@ pub const SIDE: usize = 112;
 pub const LAST_SIDE: usize = 4;
 /// Numbers of an embedding, ArcFace's.
 pub const EMBEDDING: usize = 512;
-/// Every convolution.
-const HALVING: ConvShape = ConvShape {
-    kernel: 3,
-    stride: 2,
-    padding: 1,
-};
-
 /// The embedder.
 pub struct Recognizer {
-    stages: Vec<(Conv, Tensor)>,
+    stages: Vec<Layer>,
     last: Linear,
 }
 
@@ -32,12 +26,8 @@ impl Recognizer {
     /// # Errors
     /// Missing tensors and wrong shapes.
     pub fn load(weights: &Weights) -> Result<Recognizer, Error> {
-        let stages = CHANNELS.windows(2).enumerate().map(|(layer, pair)| {
-            let conv = weights.pp(format!("conv{layer}"));
-            let conv = Conv::load(&conv, pair[0], pair[1], HALVING)?;
-            let slope = weights.get(&format!("prelu{layer}.slope"), &[pair[1]])?;
-            Ok((conv, slope))
-        });
+        let stages = CHANNELS.windows(2).enumerate();
+        let stages = stages.map(|(n, pair)| Layer::load(weights, n, (pair[0], pair[1]), HALVING));
         let features = CHANNELS[CHANNELS.len() - 1] * LAST_SIDE * LAST_SIDE;
         Ok(Recognizer {
             stages: stages.collect::<Result<_, Error>>()?,
@@ -51,11 +41,8 @@ impl Recognizer {
     /// Shapes that do not fit; a failing device.
     pub fn forward(&self, faces: &Tensor) -> Compute<Tensor> {
         let mut x = faces.clone();
-        for (conv, slope) in &self.stages {
-            let y = conv.forward(&x)?;
-            let below = (y.relu()? - &y)?;
-            let slope = slope.reshape((1, (), 1, 1))?;
-            x = (y.relu()? - below.broadcast_mul(&slope)?)?;
+        for stage in &self.stages {
+            x = stage.forward(&x)?;
         }
         self.last.forward(&x.flatten_from(1)?)
     }

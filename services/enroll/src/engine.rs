@@ -169,6 +169,7 @@ fn face_files(part: FacePart) -> FaceFiles {
         detector: match part.detector {
             DetectorPart::Frontal => DetectorFile::Builtin,
             DetectorPart::Onnx(path) => DetectorFile::Onnx(path),
+            DetectorPart::OnnxThenFrontal(path) => DetectorFile::OnnxThenBuiltin(path),
         },
         landmarks: part.landmarks,
         recognizer: part.recognizer,

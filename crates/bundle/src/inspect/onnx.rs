@@ -9,11 +9,11 @@ use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
+use likeness_onnx::format::{Dimension, ValueInfo};
 use prost::Message as _;
 
 use super::header::{Header, TensorHeader};
 use crate::error::Error;
-use crate::pocket::onnx::ValueInfo;
 
 /// Field numbers of `onnx.proto`.
 const MODEL_GRAPH: u64 = 7;
@@ -109,7 +109,7 @@ fn sizes(value: &ValueInfo) -> Sizes {
         .as_ref()
         .and_then(|kind| kind.tensor_type.as_ref());
     let shape = tensor.and_then(|tensor| tensor.shape.as_ref());
-    let size = |dim: &crate::pocket::onnx::Dimension| dim.dim_value.filter(|size| *size > 0);
+    let size = |dim: &Dimension| dim.dim_value.filter(|size| *size > 0);
     shape.map_or_else(Vec::new, |shape| shape.dim.iter().map(size).collect())
 }
 

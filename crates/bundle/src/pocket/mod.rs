@@ -5,7 +5,6 @@
 //! shows coloured texture and nobody's face.
 
 mod hyperlora;
-pub(crate) mod onnx;
 mod recognizer;
 mod tensors;
 mod tokenizer;

@@ -1,8 +1,8 @@
 //! `recognizer.onnx`: a network with ArcFace's interface and random weights.
 
-use prost::Message;
+use likeness_onnx::format::int;
+use likeness_onnx::{Graph, Window};
 
-use super::onnx::{Graph, Model, Node, OperatorSet, float, int, ints, node, tensor, value};
 use super::tensors::Tensors;
 use crate::layout::{Init, Layout};
 
@@ -10,6 +10,11 @@ use crate::layout::{Init, Layout};
 const CHANNELS: [usize; 6] = [3, 16, 24, 32, 32, 16];
 const LAST_SIDE: usize = 4;
 const EMBEDDING: usize = 512;
+const HALVING: Window = Window {
+    kernel: 3,
+    stride: 2,
+    padding: 1,
+};
 
 /// The bytes of the ONNX file: `input.1` [1,3,112,112] → `embedding` [1,512].
 pub(crate) fn recognizer(seed: u64) -> Vec<u8> {
@@ -22,7 +27,7 @@ pub(crate) fn recognizer(seed: u64) -> Vec<u8> {
     weights.edit("fc.weight", |_, values| {
         without_mean(values, LAST_SIDE * LAST_SIDE);
     });
-    model(&weights).encode_to_vec()
+    file(&weights)
 }
 
 fn layout() -> Layout {
@@ -49,61 +54,24 @@ fn without_mean(values: &mut [f32], group: usize) {
     }
 }
 
-fn model(weights: &Tensors) -> Model {
-    let initializer = weights
-        .0
-        .iter()
-        .map(|(name, t)| tensor(name, &t.shape, &t.values))
-        .collect();
-    let side = 112;
-    let graph = Graph {
-        node: nodes(),
-        name: "pocket-recognizer".to_owned(),
-        initializer,
-        input: vec![value("input.1", &[1, CHANNELS[0] as i64, side, side])],
-        output: vec![value("embedding", &[1, EMBEDDING as i64])],
-    };
-    Model {
-        ir_version: 8,
-        producer_name: "likeness".to_owned(),
-        producer_version: "1".to_owned(),
-        graph: Some(graph),
-        opset_import: vec![OperatorSet {
-            domain: String::new(),
-            version: 13,
-        }],
+fn file(weights: &Tensors) -> Vec<u8> {
+    let mut graph = Graph::default();
+    for (name, t) in &weights.0 {
+        graph.weight(name, &t.shape, &t.values);
     }
-}
-
-fn nodes() -> Vec<Node> {
-    let mut nodes = Vec::new();
     let mut input = "input.1".to_owned();
     for layer in 0..CHANNELS.len() - 1 {
         let (conv, prelu) = (format!("conv{layer}"), format!("prelu{layer}"));
-        let (weight, bias) = (format!("{conv}.weight"), format!("{conv}.bias"));
-        let window = vec![
-            ints("dilations", &[1, 1]),
-            int("group", 1),
-            ints("kernel_shape", &[3, 3]),
-            ints("pads", &[1, 1, 1, 1]),
-            ints("strides", &[2, 2]),
-        ];
-        nodes.push(node("Conv", &[&input, &weight, &bias], &conv, window));
-        nodes.push(node(
-            "PRelu",
-            &[&conv, &format!("{prelu}.slope")],
-            &prelu,
-            Vec::new(),
-        ));
+        graph.conv(&input, &conv, HALVING);
+        graph.prelu(&conv, &prelu);
         input = prelu;
     }
-    nodes.push(node("Flatten", &[&input], "flat", vec![int("axis", 1)]));
-    let product = vec![float("alpha", 1.0), float("beta", 1.0), int("transB", 1)];
-    nodes.push(node(
-        "Gemm",
-        &["flat", "fc.weight", "fc.bias"],
-        "embedding",
-        product,
-    ));
-    nodes
+    graph.layer("Flatten", &[&input], "flat", vec![int("axis", 1)]);
+    graph.linear("flat", "fc", "embedding");
+    let side = 112;
+    graph.file(
+        "pocket-recognizer",
+        ("input.1", &[1, CHANNELS[0] as i64, side, side]),
+        &[("embedding", &[1, EMBEDDING as i64])],
+    )
 }

@@ -3,13 +3,16 @@
 mod autoencoder;
 pub(crate) mod captions;
 mod clip;
+mod detector;
 mod face;
+mod landmarks;
 pub(crate) mod painter;
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use candle_core::Device;
+use candle_core::{Device, Var};
 use likeness_sdxl::parts::{Vae, Variables};
 use serde_json::Value;
 
@@ -51,9 +54,7 @@ pub fn train(
     device: &Device,
     watch: &mut Watch<'_>,
 ) -> Result<Ended, Error> {
-    let base = recipe.base.as_ref().ok_or_else(|| Error::Recipe {
-        reason: "[base] is missing: this recipe trains no base model".to_owned(),
-    })?;
+    let base = recipe.base.as_ref().ok_or_else(no_base)?;
     let world = World {
         recipe,
         base,
@@ -90,6 +91,40 @@ pub(crate) fn trained(world: &World<'_>, watch: &mut Watch<'_>) -> Result<Option
         painter,
         latents,
     }))
+}
+
+/// Trains the face detector and the landmark model alone. The weights bear the ONNX files' names below `detector.` and
+/// `landmarks.`.
+///
+/// # Errors
+/// As [`train`].
+pub fn train_faces(
+    recipe: &Recipe,
+    out: &Path,
+    device: &Device,
+    watch: &mut Watch<'_>,
+) -> Result<(BTreeMap<String, Var>, Ended), Error> {
+    let base = recipe.base.as_ref().ok_or_else(no_base)?;
+    let world = World {
+        recipe,
+        base,
+        out,
+        device,
+    };
+    let (detector, ended) = detector::train(&world, watch)?;
+    let mut all = detector.all();
+    if ended == Ended::Stopped {
+        return Ok((all, ended));
+    }
+    let (landmarks, ended) = landmarks::train(&world, watch)?;
+    all.extend(landmarks.all());
+    Ok((all, ended))
+}
+
+fn no_base() -> Error {
+    Error::Recipe {
+        reason: "[base] is missing: this recipe trains no base model".to_owned(),
+    }
 }
 
 impl World<'_> {

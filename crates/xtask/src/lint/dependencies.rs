@@ -10,7 +10,7 @@ const PREFIX: &str = "likeness-";
 
 /// Which of our crates each may depend on. One that is missing here is an error: it has no place
 /// in the architecture yet.
-const ALLOWED: [(&str, &[&str]); 23] = [
+const ALLOWED: [(&str, &[&str]); 24] = [
     ("domain", &[]),
     ("checkpoint", &[]),
     ("runtime", &[]),
@@ -19,14 +19,18 @@ const ALLOWED: [(&str, &[&str]); 23] = [
     ("registry", &["domain"]),
     ("queue", &["domain"]),
     ("blob", &["domain"]),
+    ("onnx", &[]),
     ("picture", &[]),
     ("portraits", &[]),
     ("face", &["domain", "picture"]),
     ("webdataset", &["picture"]),
     ("hyperlora", &["domain"]),
     ("sdxl", &["checkpoint", "domain"]),
-    ("bundle", &["checkpoint", "domain"]),
-    ("train", &["domain", "hyperlora", "portraits", "sdxl"]),
+    ("bundle", &["checkpoint", "domain", "onnx"]),
+    (
+        "train",
+        &["domain", "face", "hyperlora", "onnx", "portraits", "sdxl"],
+    ),
     (
         "api",
         &[

@@ -66,6 +66,7 @@ impl Finder {
             detector: match part.detector {
                 DetectorPart::Frontal => DetectorFile::Builtin,
                 DetectorPart::Onnx(path) => DetectorFile::Onnx(path),
+                DetectorPart::OnnxThenFrontal(path) => DetectorFile::OnnxThenBuiltin(path),
             },
             landmarks: part.landmarks,
             recognizer: part.recognizer,

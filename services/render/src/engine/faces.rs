@@ -54,6 +54,7 @@ fn load(part: &DetectorPart) -> Result<Detector, FaceError> {
     match part {
         DetectorPart::Frontal => Detector::builtin_frontal(),
         DetectorPart::Onnx(path) => Detector::scrfd(path),
+        DetectorPart::OnnxThenFrontal(path) => Detector::scrfd_then_frontal(path),
     }
 }
 
