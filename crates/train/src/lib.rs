@@ -17,6 +17,7 @@ pub mod denoise;
 mod error;
 mod gradients;
 pub mod hypernetwork;
+pub mod judge;
 mod pictures;
 mod rate;
 pub mod recipe;

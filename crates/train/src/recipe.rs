@@ -60,6 +60,8 @@ pub struct Base {
     pub face: Plan,
     /// The UNet and its text encoders.
     pub painter: Plan,
+    /// The judge of an evaluation, which is part of no bundle: without it none is trained.
+    pub judge: Option<Plan>,
 }
 
 impl Recipe {
@@ -112,6 +114,7 @@ impl Base {
         self.autoencoder.check("base.autoencoder")?;
         self.clip.check("base.clip")?;
         self.face.check("base.face")?;
-        self.painter.check("base.painter")
+        self.painter.check("base.painter")?;
+        self.judge.map_or(Ok(()), |plan| plan.check("base.judge"))
     }
 }

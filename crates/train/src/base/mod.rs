@@ -4,6 +4,7 @@ mod autoencoder;
 mod captions;
 mod clip;
 mod face;
+mod judge;
 mod painter;
 
 use std::ops::ControlFlow;
@@ -59,6 +60,23 @@ pub fn train(
     let latents = painter::encode(&world, &vae)?;
     let (_, ended) = painter::train(&world, &latents, watch)?;
     Ok(ended)
+}
+
+/// Trains a recipe's judge alone, into `judge.safetensors` of the folder `out`. It is shown no model and no held-out person.
+///
+/// # Errors
+/// A recipe without a judge; whatever stops a stage.
+pub fn train_judge(
+    recipe: &Recipe,
+    out: &Path,
+    device: &Device,
+    watch: &mut Watch<'_>,
+) -> Result<Ended, Error> {
+    let plan = recipe.base.as_ref().and_then(|base| base.judge);
+    let plan = plan.ok_or_else(|| Error::Recipe {
+        reason: "[base.judge] is missing: this recipe trains no judge".to_owned(),
+    })?;
+    judge::train(recipe, &plan, out, device, watch)
 }
 
 impl World<'_> {
