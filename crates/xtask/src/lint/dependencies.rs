@@ -10,7 +10,7 @@ const PREFIX: &str = "likeness-";
 
 /// Which of our crates each may depend on. One that is missing here is an error: it has no place
 /// in the architecture yet.
-const ALLOWED: [(&str, &[&str]); 23] = [
+const ALLOWED: [(&str, &[&str]); 25] = [
     ("domain", &[]),
     ("checkpoint", &[]),
     ("runtime", &[]),
@@ -26,7 +26,21 @@ const ALLOWED: [(&str, &[&str]); 23] = [
     ("hyperlora", &["domain"]),
     ("sdxl", &["checkpoint", "domain"]),
     ("bundle", &["checkpoint", "domain"]),
-    ("train", &["domain", "hyperlora", "portraits", "sdxl"]),
+    ("train", &["domain", "face", "hyperlora", "portraits", "sdxl"]),
+    ("models", &["bundle", "face", "hyperlora", "sdxl"]),
+    (
+        "eval",
+        &[
+            "bundle",
+            "domain",
+            "face",
+            "hyperlora",
+            "models",
+            "portraits",
+            "sdxl",
+            "train",
+        ],
+    ),
     (
         "api",
         &[
@@ -45,6 +59,7 @@ const ALLOWED: [(&str, &[&str]); 23] = [
             "domain",
             "face",
             "hyperlora",
+            "models",
             "queue",
             "registry",
             "runtime",
@@ -59,6 +74,7 @@ const ALLOWED: [(&str, &[&str]); 23] = [
             "domain",
             "face",
             "hyperlora",
+            "models",
             "picture",
             "queue",
             "runtime",
@@ -74,14 +90,17 @@ const ALLOWED: [(&str, &[&str]); 23] = [
             "dispatch",
             "domain",
             "enroll",
+            "eval",
             "face",
             "hyperlora",
             "local-stack",
+            "models",
             "queue",
             "registry",
             "render",
             "runtime",
             "sdxl",
+            "train",
             "wire",
         ],
     ),
