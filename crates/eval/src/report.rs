@@ -68,7 +68,7 @@ pub struct Finding {
 
 /// Where a number's interval has to lie.
 #[derive(Clone, Copy)]
-pub enum Claim {
+pub(crate) enum Claim {
     /// Above a number.
     Above(f64),
     /// Between two.
@@ -76,7 +76,7 @@ pub enum Claim {
 }
 
 impl About {
-    pub fn of(bundle: &Bundle) -> About {
+    pub(crate) fn of(bundle: &Bundle) -> About {
         About {
             name: bundle.name().to_owned(),
             version: bundle.version().to_owned(),
@@ -86,7 +86,7 @@ impl About {
 }
 
 impl Table {
-    pub fn new(name: &str, about: &str, columns: &[&str]) -> Table {
+    pub(crate) fn new(name: &str, about: &str, columns: &[&str]) -> Table {
         Table {
             name: name.to_owned(),
             about: about.to_owned(),
@@ -95,7 +95,7 @@ impl Table {
         }
     }
 
-    pub fn row(&mut self, name: impl Into<String>, cells: Vec<Option<Estimate>>) {
+    pub(crate) fn row(&mut self, name: impl Into<String>, cells: Vec<Option<Estimate>>) {
         self.rows.push(Row {
             name: name.into(),
             cells,
@@ -104,7 +104,7 @@ impl Table {
 }
 
 impl Report {
-    pub fn new(bundle: About, options: &Options, notes: Vec<String>) -> Report {
+    pub(crate) fn new(bundle: About, options: &Options, notes: Vec<String>) -> Report {
         Report {
             bundle,
             options: options.clone(),
@@ -115,7 +115,7 @@ impl Report {
     }
 
     /// Notes whether an effect shows, if there is a number for it.
-    pub fn find(&mut self, claim: &str, what: &str, number: Option<Estimate>, holds: Claim) {
+    pub(crate) fn find(&mut self, claim: &str, what: &str, number: Option<Estimate>, holds: Claim) {
         let Some(number) = number else { return };
         let shows = match holds {
             Claim::Above(least) => number.low > least,

@@ -7,8 +7,8 @@ use clap::Args;
 use image::RgbImage;
 use likeness_bundle::Bundle;
 use likeness_face::{
-    ClipOptions, Face, FaceChoice, FaceModels, InspectError, Limits,
-    QualityReport, Recognizer, Refused, Took, clip_input, decode, pixel_values,
+    ClipOptions, Face, FaceChoice, FaceModels, InspectError, Limits, QualityReport, Recognizer,
+    Refused, Took, clip_input, decode, pixel_values,
 };
 use likeness_models::face_files;
 
