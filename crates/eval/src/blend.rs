@@ -88,7 +88,7 @@ pub fn paint(lab: &Lab<'_>, count: usize) -> Result<Vec<RgbImage>, Error> {
             };
             Ok(Job {
                 shown: Some(lab.painter.terms(&shown)?),
-                ..lab.job(person, lab.options.guidance)
+                ..person.job(lab.options.guidance)
             })
         });
     lab.paint(&jobs.collect::<Result<Vec<_>, Error>>()?)

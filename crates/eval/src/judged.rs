@@ -60,9 +60,10 @@ fn distance(told: &Told, identity: &Identity) -> f64 {
 
 /// Measures all rows, if everybody is drawn and there is a judge.
 pub fn measure(lab: &Lab<'_>, report: &mut Report) -> Result<(), Error> {
-    let Some((drawn, ceiling)) = known(lab)? else {
+    let (Some(drawn), Some(_)) = (lab.drawn(), &lab.eyes.judge) else {
         return Ok(());
     };
+    let ceiling = lab.ceiling(&drawn)?;
     let (levels, classes) = (Identity::LEVELS, Identity::CLASSES.map(|class| class.name));
     let mut columns: Vec<&str> = levels.into_iter().chain(classes).collect();
     columns.extend(["mean error", "mean right", "first"]);
@@ -119,14 +120,6 @@ pub fn measure(lab: &Lab<'_>, report: &mut Report) -> Result<(), Error> {
         );
     }
     Ok(())
-}
-
-/// Drawn people and what can at best be seen of them; none if somebody is not drawn or nobody judges.
-fn known(lab: &Lab<'_>) -> Result<Option<(Vec<Drawn>, Vec<Seen>)>, Error> {
-    if lab.eyes.judge.is_none() {
-        return Ok(None);
-    }
-    Ok(lab.drawn().zip(lab.ceiling()?))
 }
 
 struct Judged {

@@ -32,10 +32,15 @@ pub struct Condition {
     pub photos: usize,
     pub base: f64,
     pub guidance: f64,
+    /// Whether the prompt says nothing of background and clothes.
+    pub silent: bool,
 }
 
 /// A condition as a key: the numbers come from the command line, and equal ones are equal to the bit.
-type Key = (Who, usize, u64, u64);
+type Key = (Who, usize, u64, u64, bool);
+/// The prompt that says nothing of background and clothes.
+const SILENT: &str = "a person";
+
 type Renders = Rc<Vec<Seen>>;
 
 pub struct Lab<'a> {
@@ -95,6 +100,7 @@ impl<'a> Lab<'a> {
             photos: 1,
             base: 0.0,
             guidance: self.options.guidance,
+            silent: false,
         }
     }
 
@@ -105,34 +111,27 @@ impl<'a> Lab<'a> {
             photos,
             base,
             guidance,
+            silent,
         } = condition;
         let key = match who {
-            Who::Nobody => (who, 0, 0, guidance.to_bits()),
-            _ => (who, photos, base.to_bits(), guidance.to_bits()),
+            Who::Nobody => (who, 0, 0, guidance.to_bits(), silent),
+            _ => (who, photos, base.to_bits(), guidance.to_bits(), silent),
         };
         if let Some(renders) = self.renders.borrow().get(&key) {
             return Ok(Rc::clone(renders));
         }
         let jobs = self.people().iter().enumerate().map(|(at, person)| {
-            Ok(Job {
-                shown: self.shown(at, condition)?,
-                ..self.job(person, guidance)
-            })
+            let mut job = person.job(guidance);
+            if silent {
+                SILENT.clone_into(&mut job.prompt);
+            }
+            job.shown = self.shown(at, condition)?;
+            Ok(job)
         });
         let jobs = jobs.collect::<Result<Vec<_>, Error>>()?;
         let renders = Rc::new(self.eyes.see(self.paint(&jobs)?)?);
         self.renders.borrow_mut().insert(key, Rc::clone(&renders));
         Ok(renders)
-    }
-
-    /// A person's prompt and seed, with nobody shown.
-    pub fn job(&self, person: &Person, guidance: f64) -> Job {
-        Job {
-            prompt: person.prompt.clone(),
-            seed: person.seed,
-            guidance,
-            shown: None,
-        }
     }
 
     /// Paints and tells how far it is.
@@ -148,15 +147,12 @@ impl<'a> Lab<'a> {
     }
 
     /// Everybody drawn in their prompt's setting, as the autoencoder gives it back: no render can be expected to be nearer.
-    pub fn ceiling(&self) -> Result<Option<Vec<Seen>>, Error> {
-        let Some(drawn) = self.drawn() else {
-            return Ok(None);
-        };
+    pub fn ceiling(&self, drawn: &[Drawn]) -> Result<Vec<Seen>, Error> {
         let pictures = drawn.iter().map(|drawn| {
             let picture = draw(&drawn.identity, &drawn.prompted, self.options.side);
             self.painter.through_the_autoencoder(&picture)
         });
-        self.eyes.see(pictures.collect::<Result<_, _>>()?).map(Some)
+        self.eyes.see(pictures.collect::<Result<_, _>>()?)
     }
 
     /// The person whom a condition shows in the place of the one at `at`.
@@ -217,6 +213,16 @@ impl<'a> Lab<'a> {
 }
 
 impl Person {
+    /// The person's prompt and seed, with nobody shown.
+    pub fn job(&self, guidance: f64) -> Job {
+        Job {
+            prompt: self.prompt.clone(),
+            seed: self.seed,
+            guidance,
+            shown: None,
+        }
+    }
+
     /// The mean over the first photos, normalised.
     pub fn coefficients(&self, photos: usize) -> Result<Coefficients, Error> {
         let photos = self.photos.iter().take(photos.max(1));

@@ -73,7 +73,7 @@ pub fn evaluate(
             Section::Spread => spread::measure(&lab, &mut report)?,
             Section::Slider => slider::measure(&lab, &mut report)?,
             Section::Blend => blend::measure(&lab, &mut report)?,
-            Section::Leakage => leakage::measure(&lab, &mut report)?,
+            Section::Leakage => leakage::measure(&lab, &mut report, watch)?,
         }
     }
     let sheet = pictures::sheet(&lab)?;

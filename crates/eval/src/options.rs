@@ -92,6 +92,9 @@ pub struct Options {
     /// The judge's file.
     #[serde(skip)]
     pub judge: Option<PathBuf>,
+    /// A bundle that was trained without the stage of the Base-LoRA, to compare what leaks.
+    #[serde(skip)]
+    pub without_base: Option<PathBuf>,
     /// Parts of the report, in order.
     pub sections: Vec<Section>,
     /// Denoising steps.
@@ -135,6 +138,7 @@ impl Options {
             .map(str::to_owned)
             .to_vec(),
             judge: None,
+            without_base: None,
             sections: Section::ALL.to_vec(),
             steps: defaults.steps,
             guidance: defaults.guidance,

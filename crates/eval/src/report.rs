@@ -71,6 +71,8 @@ pub struct Finding {
 pub(crate) enum Claim {
     /// Above a number.
     Above(f64),
+    /// Below a number.
+    Below(f64),
     /// Between two.
     Within(f64, f64),
 }
@@ -119,6 +121,7 @@ impl Report {
         let Some(number) = number else { return };
         let shows = match holds {
             Claim::Above(least) => number.low > least,
+            Claim::Below(most) => number.high < most,
             Claim::Within(least, most) => number.low > least && number.high < most,
         };
         self.findings.push(Finding {
@@ -245,12 +248,13 @@ mod tests {
         report.find("two", "x", Some(NUMBER), Claim::Above(0.3));
         report.find("three", "x", Some(NUMBER), Claim::Within(0.0, 1.0));
         report.find("four", "x", None, Claim::Above(0.0));
+        report.find("five", "x", Some(NUMBER), Claim::Below(0.7));
         let shows: Vec<bool> = report
             .findings
             .iter()
             .map(|finding| finding.shows)
             .collect();
-        assert_eq!(shows, [true, false, true]);
+        assert_eq!(shows, [true, false, true, false]);
         assert!(report.markdown().contains("| two | **no** | x: 0.500"));
         let json: serde_json::Value = serde_json::from_str(&report.json().unwrap()).unwrap();
         assert_eq!(json["findings"][0]["number"]["n"], 9);

@@ -51,7 +51,7 @@ pub fn measure(lab: &Lab<'_>, report: &mut Report) -> Result<(), Error> {
         );
     }
     let most = lab.options.base_scales.iter().copied().fold(0.0, f64::max);
-    let base = find(&|c: &Condition| c.who == Who::Own && c.base == most && most > 0.0);
+    let base = find(&|c: &Condition| c.who == Who::Own && c.base > 0.0 && c.base >= most);
     if let (Some(own), Some(base)) = (find(&usual(Who::Own)), base) {
         report.find(
             "the base scale adds fidelity",
@@ -74,7 +74,7 @@ fn rows(lab: &Lab<'_>) -> Vec<(String, Condition)> {
     let mut rows = vec![
         ("no LoRA".to_owned(), lab.usual(Who::Nobody)),
         ("another's".to_owned(), lab.usual(Who::Other)),
-        ("ID only".to_owned(), own),
+        ("ID only, 1 photo".to_owned(), own),
     ];
     for &base in lab.options.base_scales.iter().filter(|_| lab.has_base()) {
         rows.push((format!("ID + Base {base}"), Condition { base, ..own }));

@@ -155,7 +155,7 @@ fn paint(
             };
             jobs.push(Job {
                 shown: Some(lab.painter.terms(&shown)?),
-                ..lab.job(person, lab.options.guidance)
+                ..person.job(lab.options.guidance)
             });
         }
     }
@@ -246,9 +246,12 @@ mod tests {
                 (slide.set)(&mut identity, most);
                 identity
             });
-            let all = |identity: &Identity| -> Vec<f64> {
-                let levels = identity.levels().map(f64::from).into_iter();
-                let classes = identity.classes().map(|class| class as f64);
+            let all = |identity: &Identity| -> Vec<i32> {
+                let levels = identity
+                    .levels()
+                    .map(|level| (level * 1e3) as i32)
+                    .into_iter();
+                let classes = identity.classes().map(|class| class as i32);
                 levels.chain(classes).collect()
             };
             let (before, after) = (all(&pair[0]), all(&pair[1]));

@@ -78,7 +78,7 @@ fn of(
             };
             jobs.push(Job {
                 shown: Some(lab.painter.terms(&shown)?),
-                ..lab.job(person, lab.options.guidance)
+                ..person.job(lab.options.guidance)
             });
         }
     }

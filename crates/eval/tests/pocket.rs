@@ -62,6 +62,7 @@ fn drawn_people_fill_every_section() {
     let bundle = Bundle::open(bundle(&folder)).unwrap();
     let options = Options {
         judge: Some(judge(&folder)),
+        without_base: Some(bundle.dir().to_owned()),
         ..options(&bundle)
     };
     let evaluation = evaluate(&bundle, &options, &|_| ()).unwrap();
@@ -91,18 +92,27 @@ fn drawn_people_fill_every_section() {
         }
     }
     // Without a text tower there is no CLIP-T, and the report says why.
-    assert_eq!(cell(report, "Similarity", "ID only", "CLIP-T"), None);
+    assert_eq!(
+        cell(report, "Similarity", "ID only, 1 photo", "CLIP-T"),
+        None
+    );
     assert!(
         report
             .notes
             .iter()
             .any(|note| note.contains("no text tower"))
     );
-    assert!(cell(report, "Similarity", "ID only", "CLIP-I editing").unwrap() < 1.0);
+    assert!(cell(report, "Similarity", "ID only, 1 photo", "CLIP-I editing").unwrap() < 1.0);
     assert_eq!(
         cell(report, "Similarity", "no LoRA", "CLIP-I editing"),
         None
     );
+    // The bundle beside itself leaks as much.
+    let beside = report.findings.iter();
+    let beside = beside.filter(|finding| finding.claim.starts_with("trained without"));
+    let beside: Vec<f64> = beside.map(|finding| finding.number.mean).collect();
+    assert_eq!(beside.len(), 3);
+    assert!(beside.iter().all(|less| less.abs() < 1e-12));
     // The pocket encoder is random, but a mean over more photos is nearer to its like all the same.
     let spread = |photos: &str| cell(report, "Spread over photos", photos, "coefficients").unwrap();
     assert!(spread("4 photos") < spread("1 photo"));
@@ -128,7 +138,7 @@ fn a_whole_clip_tells_how_well_prompts_are_followed() {
         ..options(&bundle)
     };
     let report = evaluate(&bundle, &options, &|_| ()).unwrap().report;
-    let cosine = cell(&report, "Similarity", "ID only", "CLIP-T").unwrap();
+    let cosine = cell(&report, "Similarity", "ID only, 1 photo", "CLIP-T").unwrap();
     assert!((-1.0..=1.0).contains(&cosine));
     assert!(!report.notes.iter().any(|note| note.contains("CLIP-T")));
 }

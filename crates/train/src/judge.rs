@@ -238,9 +238,10 @@ pub fn spoilt(who: &[(u64, u64)], seed: u64, step: u64) -> Vec<RgbImage> {
 
 fn spoil(picture: &RgbImage, chance: &mut Chance) -> RgbImage {
     // A quarter stays as it is: the judge also looks at what was only drawn.
-    let (blur, noise) = match chance.happens(0.25) {
-        true => (0.0, 0.0),
-        false => (chance.uniform() * MOST_BLUR, chance.uniform() * MOST_NOISE),
+    let (blur, noise) = if chance.happens(0.25) {
+        (0.0, 0.0)
+    } else {
+        (chance.uniform() * MOST_BLUR, chance.uniform() * MOST_NOISE)
     };
     let twice = chance.happens(0.5);
     let mut levels: Vec<f32> = picture.as_raw().iter().map(|&v| f32::from(v)).collect();

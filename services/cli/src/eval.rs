@@ -40,6 +40,9 @@ pub struct EvalArgs {
     /// What tells attributes of drawn people: the file that `likeness train judge` writes.
     #[arg(long, value_name = "FILE")]
     judge: Option<PathBuf>,
+    /// A bundle that was trained without the stage of the Base-LoRA: what leaks from its enrolled photos is compared.
+    #[arg(long, value_name = "DIR")]
+    without_base: Option<PathBuf>,
     /// Parts of the report: table, attributes, spread, slider, blend, leakage.
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     sections: Vec<Section>,
@@ -127,6 +130,7 @@ impl EvalArgs {
                 self.prompts.clone()
             },
             judge: self.judge.clone(),
+            without_base: self.without_base.clone(),
             sections: or(&self.sections, usual.sections),
             steps: self.steps.unwrap_or(usual.steps),
             guidance: self.guidance.unwrap_or(usual.guidance),

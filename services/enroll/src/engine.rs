@@ -13,8 +13,8 @@ use likeness_domain::{
     },
 };
 use likeness_face::{
-    ClipOptions, FaceModels, InspectError, Limits, Portrait,
-    arcface_input, clip_input, pixel_values,
+    ClipOptions, FaceModels, InspectError, Limits, Portrait, arcface_input, clip_input,
+    pixel_values,
 };
 use likeness_hyperlora::{ClipVision, Encoder};
 use likeness_models::face_files;

@@ -26,7 +26,10 @@ const ALLOWED: [(&str, &[&str]); 25] = [
     ("hyperlora", &["domain"]),
     ("sdxl", &["checkpoint", "domain"]),
     ("bundle", &["checkpoint", "domain"]),
-    ("train", &["domain", "face", "hyperlora", "portraits", "sdxl"]),
+    (
+        "train",
+        &["domain", "face", "hyperlora", "portraits", "sdxl"],
+    ),
     ("models", &["bundle", "face", "hyperlora", "sdxl"]),
     (
         "eval",
