@@ -164,6 +164,64 @@ fn give_text_tower(dir: &Path) {
 }
 
 #[test]
+fn a_base_lora_has_a_row_for_each_scale() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = bundle(&folder);
+    give_base(&dir.join("hyperlora"));
+    let bundle = Bundle::open(&dir).unwrap();
+    let options = Options {
+        sections: vec![
+            likeness_eval::Section::Table,
+            likeness_eval::Section::Leakage,
+        ],
+        judge: Some(judge(&folder)),
+        base_scales: vec![0.5, 1.0],
+        ..options(&bundle)
+    };
+    let report = evaluate(&bundle, &options, &|_| ()).unwrap().report;
+    let fidelity = |row: &str| cell(&report, "Similarity", row, "CLIP-I fidelity").unwrap();
+    let [none, half, whole] = ["ID only, 1 photo", "ID + Base 0.5", "ID + Base 1"].map(fidelity);
+    assert!((none - half).abs() > 1e-6 && (half - whole).abs() > 1e-6);
+    assert!(cell(&report, "Leakage", "ID + Base 1, silent", "shirt: photo's").is_some());
+    let claims: Vec<&str> = report.findings.iter().map(|f| f.claim.as_str()).collect();
+    assert!(
+        claims.contains(&"the base scale costs editing"),
+        "{claims:?}"
+    );
+}
+
+/// Gives a HyperLoRA model a Base-LoRA: the part of its own resampler that looks at CLIP, and half of its bases.
+fn give_base(dir: &Path) {
+    let load = |name: &str| safetensors::load(dir.join(name), &Device::Cpu).unwrap();
+    let save = |tensors: &HashMap<String, Tensor>, name: &str| {
+        safetensors::save(tensors, dir.join(name)).unwrap();
+    };
+    let resampler = load("resampler.safetensors");
+    let looks_at_clip = |name: &String| !name.contains("attn3") && !name.starts_with("proj_in.");
+    let own = resampler
+        .into_iter()
+        .filter(|(name, _)| looks_at_clip(name));
+    let base = own.map(|(name, tensor)| (name.replace("proj_in_2", "proj_in"), tensor));
+    save(&base.collect(), "base_resampler.safetensors");
+    let mut basis = load("hyper_lora_modules.safetensors");
+    let halves: Vec<_> = basis
+        .iter()
+        .map(|(name, tensor)| {
+            let rank = if name.ends_with("id_down_basis") {
+                2
+            } else {
+                1
+            };
+            let half = tensor.dim(rank).unwrap() / 2;
+            let half = tensor.narrow(rank, 0, half).unwrap().contiguous().unwrap();
+            (name.replace(".id_", ".base_"), half)
+        })
+        .collect();
+    basis.extend(halves);
+    save(&basis, "hyper_lora_modules.safetensors");
+}
+
+#[test]
 fn photos_in_folders_need_a_face_and_people_need_company() {
     let folder = tempfile::tempdir().unwrap();
     let bundle = Bundle::open(bundle(&folder)).unwrap();
