@@ -220,8 +220,9 @@ impl WithSimd for Block<'_> {
                     // for every tap of every input, of which there are as many.
                     unsafe {
                         let from = lines.numbers.as_ptr().add(at);
-                        let seen: [S::f32s; REGISTERS] =
-                            std::array::from_fn(|n| from.add(n * lanes).cast::<S::f32s>().read_unaligned());
+                        let seen: [S::f32s; REGISTERS] = std::array::from_fn(|n| {
+                            from.add(n * lanes).cast::<S::f32s>().read_unaligned()
+                        });
                         for (output, sums) in sums.iter_mut().enumerate() {
                             let weight = simd.splat_f32s(*weight.add(output));
                             for (sum, seen) in sums.iter_mut().zip(seen) {

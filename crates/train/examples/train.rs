@@ -18,7 +18,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "{:?}",
             likeness_train::base::train(&recipe, out, &candle_core::Device::Cpu, &mut watch)?
         ),
-        _ => println!("{:?}", likeness_train::hyperlora::train(&recipe, out, &candle_core::Device::Cpu, &mut watch)?),
+        "judge" => println!(
+            "{:?}",
+            likeness_train::base::train_judge(&recipe, out, &candle_core::Device::Cpu, &mut watch)?
+        ),
+        _ => println!(
+            "{:?}",
+            likeness_train::hyperlora::train(&recipe, out, &candle_core::Device::Cpu, &mut watch)?
+        ),
     }
     Ok(())
 }

@@ -3,7 +3,8 @@
 use candle_core::{Device, Result as Compute, Tensor};
 use image::RgbImage;
 use likeness_face::{
-    ClipOptions, Face, LandmarkSource, Landmarks, arcface_input, base_input, clip_input, pixel_values,
+    ClipOptions, Face, LandmarkSource, Landmarks, arcface_input, base_input, clip_input,
+    pixel_values,
 };
 use likeness_portraits::{Identity, Setting, draw, keypoints, landmarks};
 use rayon::prelude::*;

@@ -20,6 +20,7 @@ pub mod export;
 mod gradients;
 pub mod hyperlora;
 pub mod hypernetwork;
+pub mod judge;
 pub mod landmarker;
 mod layer;
 mod pictures;

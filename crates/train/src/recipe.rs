@@ -100,6 +100,8 @@ pub struct Base {
     pub landmarks: Plan,
     /// The UNet and its text encoders.
     pub painter: Plan,
+    /// The judge of an evaluation, which is part of no bundle: without it none is trained.
+    pub judge: Option<Plan>,
 }
 
 impl Recipe {
@@ -192,6 +194,7 @@ impl Base {
         self.face.check("base.face")?;
         self.detector.check("base.detector")?;
         self.landmarks.check("base.landmarks")?;
-        self.painter.check("base.painter")
+        self.painter.check("base.painter")?;
+        self.judge.map_or(Ok(()), |plan| plan.check("base.judge"))
     }
 }

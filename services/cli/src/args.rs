@@ -9,6 +9,7 @@ use crate::{
     bundle::BundleCommand,
     client::{IdentitiesCommand, ModelsArgs, PhotosCommand, RendersCommand},
     dev::DevArgs,
+    eval::EvalArgs,
     model::ModelCommand,
     operator::{KeysCommand, QueueCommand, TenantsCommand, WorkersCommand},
     services::{ApiService, DispatchService, EnrollService, MigrateArgs, RenderService},
@@ -94,6 +95,8 @@ pub enum Command {
     /// Models from a recipe.
     #[command(subcommand)]
     Train(TrainCommand),
+    /// What a bundle's identities are worth, in numbers.
+    Eval(Box<EvalArgs>),
     /// Print a completion script for a shell.
     Completions {
         /// Which shell.

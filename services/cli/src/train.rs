@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use candle_core::Device;
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
-use likeness_sdxl::{DeviceName, NumberType};
-use likeness_train::{base, hyperlora};
+use likeness_sdxl::DeviceName;
+use likeness_train::base::{self, Watch};
+use likeness_train::hyperlora;
 use likeness_train::recipe::Recipe;
 use likeness_train::run::{Ended, Progress};
 
@@ -22,6 +23,8 @@ pub enum TrainCommand {
     Base(TrainArgs),
     /// A HyperLoRA in the paper's three stages, and its base before it where that is not trained yet.
     Hyperlora(TrainArgs),
+    /// What tells attributes of drawn people in an evaluation. It is part of no bundle.
+    Judge(TrainArgs),
 }
 
 /// What every training takes.
@@ -43,16 +46,16 @@ pub fn run(command: &TrainCommand) -> Result<(), Failure> {
     match command {
         TrainCommand::Base(args) => train(args, base::train),
         TrainCommand::Hyperlora(args) => train(args, hyperlora::train),
+        TrainCommand::Judge(args) => train(args, base::train_judge),
     }
 }
 
-/// Trains what a recipe says.
-type Training =
-    fn(&Recipe, &Path, &Device, &mut base::Watch<'_>) -> Result<Ended, likeness_train::Error>;
+/// A training of this crate's.
+type Training = fn(&Recipe, &Path, &Device, &mut Watch<'_>) -> Result<Ended, likeness_train::Error>;
 
 fn train(args: &TrainArgs, training: Training) -> Result<(), Failure> {
     let recipe = Recipe::read(&args.config).map_err(failed)?;
-    let device = args.device.open(NumberType::F32).map_err(failed)?;
+    let device = args.device.open().map_err(failed)?;
     let stopped = stop_on_interrupt()?;
     let bar = Bar::default();
     let mut watch = |progress: Progress<'_>| bar.show(progress, &stopped);

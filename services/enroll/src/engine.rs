@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use anyhow::Context as _;
 use candle_core::{Device, Tensor};
-use likeness_bundle::{Bundle, Detector as DetectorPart, FacePart};
+use likeness_bundle::Bundle;
 use likeness_domain::{
     coefficients::StoredCoefficients,
     embedding::FaceEmbedding,
@@ -13,10 +13,11 @@ use likeness_domain::{
     },
 };
 use likeness_face::{
-    ClipOptions, DetectorFile, FaceFiles, FaceModels, InspectError, Limits, Portrait,
-    arcface_input, clip_input, pixel_values,
+    ClipOptions, FaceModels, InspectError, Limits, Portrait, arcface_input, clip_input,
+    pixel_values,
 };
 use likeness_hyperlora::{ClipVision, Encoder};
+use likeness_models::face_files;
 use tokio::sync::{mpsc, oneshot};
 
 /// What became of a photo.
@@ -161,18 +162,6 @@ impl Models {
         let pixels =
             Tensor::from_vec(pixel_values(&view.pixels), (1, 3, side, side), &Device::Cpu)?;
         Ok(self.clip.hidden_states(&pixels)?)
-    }
-}
-
-fn face_files(part: FacePart) -> FaceFiles {
-    FaceFiles {
-        detector: match part.detector {
-            DetectorPart::Frontal => DetectorFile::Builtin,
-            DetectorPart::Onnx(path) => DetectorFile::Onnx(path),
-            DetectorPart::OnnxThenFrontal(path) => DetectorFile::OnnxThenBuiltin(path),
-        },
-        landmarks: part.landmarks,
-        recognizer: part.recognizer,
     }
 }
 

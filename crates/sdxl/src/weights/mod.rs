@@ -152,7 +152,10 @@ impl Weights {
     pub fn finish(&self, ignored: impl Fn(&str) -> bool) -> Result<(), Error> {
         match &self.origin {
             Origin::Files(opened) => opened.finish(ignored),
-            Origin::SingleFile(..) | Origin::Random(_) | Origin::Variables(_) | Origin::Frozen(_) => Ok(()),
+            Origin::SingleFile(..)
+            | Origin::Random(_)
+            | Origin::Variables(_)
+            | Origin::Frozen(_) => Ok(()),
         }
     }
 
@@ -161,10 +164,12 @@ impl Weights {
         let name = self.full_name(name);
         match &self.origin {
             Origin::SingleFile(_, sizes, part) => sizes.source(*part, &name),
-            Origin::Files(_) | Origin::Random(_) | Origin::Variables(_) | Origin::Frozen(_) => Source {
-                tensor: name,
-                form: Form::Whole,
-            },
+            Origin::Files(_) | Origin::Random(_) | Origin::Variables(_) | Origin::Frozen(_) => {
+                Source {
+                    tensor: name,
+                    form: Form::Whole,
+                }
+            }
         }
     }
 

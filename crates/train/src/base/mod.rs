@@ -5,6 +5,7 @@ pub(crate) mod captions;
 mod clip;
 mod detector;
 mod face;
+mod judge;
 mod landmarks;
 pub(crate) mod painter;
 
@@ -125,6 +126,23 @@ fn no_base() -> Error {
     Error::Recipe {
         reason: "[base] is missing: this recipe trains no base model".to_owned(),
     }
+}
+
+/// Trains a recipe's judge alone, into `judge.safetensors` of the folder `out`. It is shown no model and no held-out person.
+///
+/// # Errors
+/// A recipe without a judge; whatever stops a stage.
+pub fn train_judge(
+    recipe: &Recipe,
+    out: &Path,
+    device: &Device,
+    watch: &mut Watch<'_>,
+) -> Result<Ended, Error> {
+    let plan = recipe.base.as_ref().and_then(|base| base.judge);
+    let plan = plan.ok_or_else(|| Error::Recipe {
+        reason: "[base.judge] is missing: this recipe trains no judge".to_owned(),
+    })?;
+    judge::train(recipe, &plan, out, device, watch)
 }
 
 impl World<'_> {

@@ -50,12 +50,20 @@ impl Which {
 ///
 /// # Errors
 /// A recipe without `[base]` or `[hyperlora]`; whatever stops a stage.
-pub fn train(recipe: &Recipe, out: &Path, device: &Device, watch: &mut Watch<'_>) -> Result<Ended, Error> {
+pub fn train(
+    recipe: &Recipe,
+    out: &Path,
+    device: &Device,
+    watch: &mut Watch<'_>,
+) -> Result<Ended, Error> {
     let missing = |section: &str| Error::Recipe {
         reason: format!("[{section}] is missing"),
     };
     let base = recipe.base.as_ref().ok_or_else(|| missing("base"))?;
-    let plan = recipe.hyperlora.as_ref().ok_or_else(|| missing("hyperlora"))?;
+    let plan = recipe
+        .hyperlora
+        .as_ref()
+        .ok_or_else(|| missing("hyperlora"))?;
     let world = World {
         recipe,
         base,
@@ -106,7 +114,8 @@ impl<'a> Network<'a> {
         let variables = Variables::new(world.recipe.seed, device);
         let weights = Weights::variables(&variables, device);
         let (k, width) = (plan.k, sizes.clip_width);
-        let id_resampler = Resampler::load(&weights.pp("resampler"), &sizes, plan.dim, Some(width))?;
+        let id_resampler =
+            Resampler::load(&weights.pp("resampler"), &sizes, plan.dim, Some(width))?;
         let projector = IdProjector::load(&weights.pp("id_projector"), &sizes)?;
         Basis::start(&variables, "basis", &unet, Kind::Id, k, plan.rank)?;
         let basis = Basis::load(&weights.pp("basis"), &unet, Kind::Id, k, plan.rank)?;
@@ -114,8 +123,10 @@ impl<'a> Network<'a> {
             Basis::start(&variables, "basis", &unet, Kind::Base, k, plan.base_rank)?;
             let frozen = Weights::frozen(&variables, device);
             let one = |weights: &Weights| {
-                let resampler = Resampler::load(&weights.pp("base_resampler"), &sizes, width, None)?;
-                let basis = Basis::load(&weights.pp("basis"), &unet, Kind::Base, k, plan.base_rank)?;
+                let resampler =
+                    Resampler::load(&weights.pp("base_resampler"), &sizes, width, None)?;
+                let basis =
+                    Basis::load(&weights.pp("basis"), &unet, Kind::Base, k, plan.base_rank)?;
                 Ok::<_, Error>((resampler, basis))
             };
             Ok::<_, Error>([one(&weights)?, one(&frozen)?])
@@ -132,12 +143,20 @@ impl<'a> Network<'a> {
         })
     }
 
-    fn train(&self, world: &World<'_>, trained: &Trained, watch: &mut Watch<'_>) -> Result<Ended, Error> {
+    fn train(
+        &self,
+        world: &World<'_>,
+        trained: &Trained,
+        watch: &mut Watch<'_>,
+    ) -> Result<Ended, Error> {
         let who = world.everyone();
         let seen = Seen::of(world, trained, &who)?;
         let captions = Captioned::of(world, trained)?;
         let first = self.plan.base.as_ref().map(|plan| (Which::Base, plan));
-        let second = [(Which::Clip, &self.plan.clip), (Which::Face, &self.plan.face)];
+        let second = [
+            (Which::Clip, &self.plan.clip),
+            (Which::Face, &self.plan.face),
+        ];
         for (which, plan) in first.into_iter().chain(second) {
             let run = Run {
                 network: self,
@@ -245,7 +264,13 @@ impl Run<'_> {
         let with_base = Tensor::from_slice(&drawn.with_base, part.samples, device)?;
         let terms = self.terms(&at(&drawn.enrolled)?, &painted, &with_base)?;
         let conditioning = self.captions.conditioning(drawn.captions)?;
-        loss(&self.network.unet, &conditioning, &noised, &[Some(&terms)], &self.noising)
+        loss(
+            &self.network.unet,
+            &conditioning,
+            &noised,
+            &[Some(&terms)],
+            &self.noising,
+        )
     }
 
     /// The three scenarios, at random for each sample: with the trigger words and both LoRAs; with them and the ID-LoRA alone; without
@@ -262,7 +287,9 @@ impl Run<'_> {
             let dropped = chance.happens(if alone { DROPPED_ALONE } else { DROPPED });
             let caption = self.captions.place(self.who[painted].1, scenario < 2);
             drawn.painted.push(painted as u32);
-            drawn.enrolled.push(if same { painted } else { other } as u32);
+            drawn
+                .enrolled
+                .push(if same { painted } else { other } as u32);
             let nothing = self.captions.nothing();
             drawn.captions.push(if dropped { nothing } else { caption });
             drawn.with_base.push(f32::from(scenario != 1));
@@ -271,8 +298,15 @@ impl Run<'_> {
     }
 
     /// The low-rank terms of a batch: the ID-LoRA from the pictures `enrolled`, the Base-LoRA from those that are painted.
-    fn terms(&self, enrolled: &Tensor, painted: &Tensor, with_base: &Tensor) -> Result<Unmerged, Error> {
-        let Network { unet, basis, base, .. } = self.network;
+    fn terms(
+        &self,
+        enrolled: &Tensor,
+        painted: &Tensor,
+        with_base: &Tensor,
+    ) -> Result<Unmerged, Error> {
+        let Network {
+            unet, basis, base, ..
+        } = self.network;
         let ones = with_base.ones_like()?;
         let blurred = |resampler: &Resampler| -> Result<Tensor, Error> {
             let states = self.seen.base.index_select(painted, 0)?;

@@ -47,7 +47,9 @@ impl Seen {
             let pictures: Vec<_> = seen.iter().filter_map(Crops::base).collect();
             base.push(tower.states(&clip_pictures(&pictures, device)?)?);
             let pictures: Vec<_> = seen.iter().map(Crops::face).collect();
-            faces.push(unit(&embedder.forward(&face_pictures(&pictures, device)?)?)?);
+            faces.push(unit(
+                &embedder.forward(&face_pictures(&pictures, device)?)?,
+            )?);
         }
         Ok(Seen {
             clip: Tensor::cat(&clip, 0)?,
@@ -89,7 +91,9 @@ impl Captioned {
                 }
             }
         }
-        let parts = texts.chunks(AT_ONCE).map(|texts| text.conditioning(texts, &vec![1.0; texts.len()], side));
+        let parts = texts
+            .chunks(AT_ONCE)
+            .map(|texts| text.conditioning(texts, &vec![1.0; texts.len()], side));
         let parts = parts.collect::<Result<Vec<_>, Error>>()?;
         let whole = |of: fn(&Conditioning) -> &Tensor| -> Compute<Tensor> {
             let mut tensors: Vec<Tensor> = parts.iter().map(|part| of(part).clone()).collect();
@@ -107,7 +111,11 @@ impl Captioned {
     /// Where a setting's caption stands, with the trigger words or without.
     pub fn place(&self, setting: u64, trigger: bool) -> u32 {
         let text = caption(&Setting::drawn(setting));
-        let text = if trigger { format!("{TRIGGER}{text}") } else { text };
+        let text = if trigger {
+            format!("{TRIGGER}{text}")
+        } else {
+            text
+        };
         self.places.get(&text).copied().unwrap_or(self.nothing())
     }
 

@@ -51,9 +51,13 @@ impl Run<'_> {
 
     /// Pictures of other captions than the enrolled ones', from the same noise every time.
     fn painted(&self, who: &[(u64, u64)], own: Option<&Unmerged>) -> Result<Vec<RgbImage>, Error> {
-        let places = who.iter().map(|&(_, s)| self.captions.place(s + 1000, true));
+        let places = who
+            .iter()
+            .map(|&(_, s)| self.captions.place(s + 1000, true));
         let text = self.captions.conditioning(places.collect())?;
-        let nothing = self.captions.conditioning(vec![self.captions.nothing(); who.len()])?;
+        let nothing = self
+            .captions
+            .conditioning(vec![self.captions.nothing(); who.len()])?;
         let all = &self.trained.latents.all;
         let (_, channels, h, w) = all.dims4()?;
         let shape = [who.len(), channels, h, w];
@@ -67,13 +71,22 @@ impl Run<'_> {
             let to = (step + 1 < STEPS).then(|| at(step + 1));
             latents = ddim(&self.noising, &latents, &noise, at(step), to)?.detach();
         }
-        let found = self.trained.vae.pictures(&(latents / self.trained.latents.scaling)?)?;
+        let found = self
+            .trained
+            .vae
+            .pictures(&(latents / self.trained.latents.scaling)?)?;
         Ok(images(&found)?)
     }
 }
 
 /// One step of DDIM (Song, Meng and Ermon, 2021) without noise of its own; to the picture itself if there is no next timestep.
-fn ddim(noising: &Noising, latents: &Tensor, noise: &Tensor, from: usize, to: Option<usize>) -> Compute<Tensor> {
+fn ddim(
+    noising: &Noising,
+    latents: &Tensor,
+    noise: &Tensor,
+    from: usize,
+    to: Option<usize>,
+) -> Compute<Tensor> {
     let kept = noising.kept(from);
     let picture = ((latents - (noise * (1.0 - kept).sqrt())?)? / kept.sqrt())?;
     let kept = to.map_or(1.0, |to| noising.kept(to));

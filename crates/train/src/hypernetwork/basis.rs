@@ -77,7 +77,11 @@ impl Basis {
             for matrix in module.matrices {
                 let full = |side| {
                     let name = basis_name(number, &matrix, kind, side);
-                    if prefix.is_empty() { name } else { format!("{prefix}.{name}") }
+                    if prefix.is_empty() {
+                        name
+                    } else {
+                        format!("{prefix}.{name}")
+                    }
                 };
                 let name = full("down");
                 // Variables start with a variance of a third of 1/(the product of all axes but the first), here of 1/(in · rank).

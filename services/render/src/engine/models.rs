@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use likeness_bundle::Bundle;
 use likeness_domain::bundle::{BundleSummary, RenderDefaults};
 use likeness_hyperlora::Basis;
+use likeness_models::load_sdxl;
 use likeness_sdxl::{LoadOptions, SampleRequest, Scheduler, Sdxl, with_trigger};
 
 use super::{
@@ -17,7 +18,7 @@ use super::{
     group::{Kind, groups},
     paint::{model_fault, same_person},
 };
-use crate::{device::Compute, sdxl::load_sdxl};
+use crate::device::Compute;
 
 /// What the models' thread owns: the basis, and one SDXL model at a time.
 pub struct Models {

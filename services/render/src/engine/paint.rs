@@ -9,13 +9,13 @@ use likeness_domain::{
     render::{ImageFormat, RenderProgress, RenderTimings, RenderedImage},
 };
 use likeness_hyperlora::{Kind as LoraKind, Lora, Stack};
+use likeness_models::low_rank_updates;
 use likeness_sdxl::{LowRankUpdate, OnStep, Sample, SampleRequest, Step, Unmerged};
 use ring::digest::{SHA256, digest};
 
 use super::{
     Failure, Job, Order, Painted, encode::encode, faces::Painting, group::told, models::Models,
 };
-use crate::sdxl::low_rank_updates;
 
 /// Longest side of a preview in pixels.
 const PREVIEW_SIDE: u32 = 128;

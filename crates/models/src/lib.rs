@@ -1,6 +1,7 @@
-//! Between the bundle, the LoRAs and SDXL: what the worker and the command line both need.
+//! From a bundle to its loaded models: what the services, the command line and the evaluation all need.
 
-use likeness_bundle::SdxlModel;
+use likeness_bundle::{Detector, FacePart, SdxlModel};
+use likeness_face::{DetectorFile, FaceFiles};
 use likeness_hyperlora::Stack;
 use likeness_sdxl::{LoadOptions, LowRankUpdate, Sdxl};
 
@@ -31,4 +32,17 @@ pub fn low_rank_updates(stack: &Stack) -> Result<Vec<LowRankUpdate>, likeness_hy
             scale: 1.0,
         })
         .collect())
+}
+
+/// A bundle's face models as the crate that runs them takes them.
+pub fn face_files(part: FacePart) -> FaceFiles {
+    FaceFiles {
+        detector: match part.detector {
+            Detector::Frontal => DetectorFile::Builtin,
+            Detector::Onnx(path) => DetectorFile::Onnx(path),
+            Detector::OnnxThenFrontal(path) => DetectorFile::OnnxThenBuiltin(path),
+        },
+        landmarks: part.landmarks,
+        recognizer: part.recognizer,
+    }
 }
