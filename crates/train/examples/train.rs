@@ -1,3 +1,5 @@
+//! A training without a command line's trimmings.
+
 use std::ops::ControlFlow;
 use std::path::Path;
 fn main() -> Result<(), Box<dyn std::error::Error>> {

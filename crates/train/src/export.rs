@@ -1,5 +1,7 @@
 //! The trained face models as ONNX files, with antelopev2's inputs and outputs.
 
+pub(crate) mod bundle;
+
 use std::collections::BTreeMap;
 
 use candle_core::{Tensor, Var};

@@ -90,6 +90,8 @@ pub struct Base {
     pub models: PathBuf,
     /// The autoencoder.
     pub autoencoder: Plan,
+    /// Its decoder, after everything that sees latents: they stay what they are.
+    pub decoder: Option<Plan>,
     /// CLIP: half as many whole portraits come to a batch's faces.
     pub clip: Plan,
     /// The face embedder: a batch is pairs of one person's pictures.
@@ -190,6 +192,9 @@ impl HyperLora {
 impl Base {
     fn check(&self) -> Result<(), Error> {
         self.autoencoder.check("base.autoencoder")?;
+        if let Some(decoder) = &self.decoder {
+            decoder.check("base.decoder")?;
+        }
         self.clip.check("base.clip")?;
         self.face.check("base.face")?;
         self.detector.check("base.detector")?;

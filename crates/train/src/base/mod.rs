@@ -33,10 +33,14 @@ pub(crate) struct World<'a> {
 /// A base whose stages are all done.
 pub(crate) struct Trained {
     pub vae: Vae,
+    /// The vae's, by a diffusers folder's names.
+    pub autoencoder: Variables,
     /// Below `clip.`.
     pub clip: Variables,
     /// Below `face.`.
     pub face: Variables,
+    /// Below `detector.` and `landmarks.`.
+    pub faces: BTreeMap<String, Var>,
     /// Below `unet.`, `text_encoder.` and `text_encoder_2.`.
     pub painter: Variables,
     pub latents: Latents,
@@ -68,7 +72,7 @@ pub fn train(
 
 /// All stages, or nothing if one was stopped.
 pub(crate) fn trained(world: &World<'_>, watch: &mut Watch<'_>) -> Result<Option<Trained>, Error> {
-    let (vae, ended) = autoencoder::train(world, watch)?;
+    let (vae, autoencoder, ended) = autoencoder::train(world, watch)?;
     if ended == Ended::Stopped {
         return Ok(None);
     }
@@ -80,15 +84,24 @@ pub(crate) fn trained(world: &World<'_>, watch: &mut Watch<'_>) -> Result<Option
     if ended == Ended::Stopped {
         return Ok(None);
     }
+    let (faces, ended) = faces(world, watch)?;
+    if ended == Ended::Stopped {
+        return Ok(None);
+    }
     let latents = painter::encode(world, &vae)?;
     let (painter, ended) = painter::train(world, &latents, watch)?;
     if ended == Ended::Stopped {
         return Ok(None);
     }
+    if autoencoder::train_decoder(world, &vae, &autoencoder, watch)? == Ended::Stopped {
+        return Ok(None);
+    }
     Ok(Some(Trained {
         vae,
+        autoencoder,
         clip,
         face,
+        faces,
         painter,
         latents,
     }))
@@ -112,12 +125,20 @@ pub fn train_faces(
         out,
         device,
     };
-    let (detector, ended) = detector::train(&world, watch)?;
+    faces(&world, watch)
+}
+
+/// The detector's and the landmark model's stages.
+pub(crate) fn faces(
+    world: &World<'_>,
+    watch: &mut Watch<'_>,
+) -> Result<(BTreeMap<String, Var>, Ended), Error> {
+    let (detector, ended) = detector::train(world, watch)?;
     let mut all = detector.all();
     if ended == Ended::Stopped {
         return Ok((all, ended));
     }
-    let (landmarks, ended) = landmarks::train(&world, watch)?;
+    let (landmarks, ended) = landmarks::train(world, watch)?;
     all.extend(landmarks.all());
     Ok((all, ended))
 }
@@ -155,7 +176,7 @@ impl World<'_> {
     }
 
     /// Whether a stage may have steps before it: one whose curve of losses is that of all steps has none.
-    fn untrained(&self, stage: &str, steps: u64) -> bool {
+    pub fn untrained(&self, stage: &str, steps: u64) -> bool {
         let table = std::fs::read_to_string(self.out.join(stage).join("loss.csv"));
         table.map_or(0, |table| table.lines().count() as u64) <= steps
     }

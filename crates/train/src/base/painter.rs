@@ -1,5 +1,7 @@
 //! The stage of the UNet and its text encoders, all at once: the noise in portraits' latents is to be told, from captions.
 
+use std::collections::HashMap;
+
 use candle_core::Tensor;
 use likeness_portraits::{Setting, caption};
 use likeness_sdxl::parts::{
@@ -25,8 +27,24 @@ pub(crate) struct Latents {
     pub scaling: f64,
 }
 
-/// All pictures of all who are shown, encoded.
+/// All pictures of all who are shown, encoded; kept beside the autoencoder, as they do not change.
 pub(super) fn encode(world: &World<'_>, vae: &Vae) -> Result<Latents, Error> {
+    let kept = world.out.join("autoencoder/latents.safetensors");
+    if kept.exists() {
+        let mut found = candle_core::safetensors::load(&kept, world.device)?;
+        if let (Some(all), Some(scaling)) = (found.remove("latents"), found.remove("scaling")) {
+            let scaling = scaling.to_scalar::<f64>()?;
+            return Ok(Latents { all, scaling });
+        }
+    }
+    let latents = encoded(world, vae)?;
+    let scaling = Tensor::new(latents.scaling, world.device)?;
+    let named = [("latents", latents.all.clone()), ("scaling", scaling)];
+    candle_core::safetensors::save(&HashMap::from(named), kept)?;
+    Ok(latents)
+}
+
+fn encoded(world: &World<'_>, vae: &Vae) -> Result<Latents, Error> {
     let who = world.everyone();
     let encoded = who.chunks(AT_ONCE).map(|who| {
         let drawn = pictures(who, world.recipe.portraits.side, world.device)?;

@@ -21,7 +21,7 @@ use crate::recipe::{HyperLora, Recipe};
 use crate::recognizer::EMBEDDING;
 use crate::run::{Ended, Part, Plan, Stage, run};
 use crate::vision::VisionConfig;
-use crate::{Chance, Error, Group};
+use crate::{Chance, Error, Group, export};
 
 /// How often a caption is left out, for guidance.
 const DROPPED: f64 = 0.1;
@@ -74,7 +74,11 @@ pub fn train(
         return Ok(Ended::Stopped);
     };
     let network = Network::load(&world, &trained, plan)?;
-    network.train(&world, &trained, watch)
+    let ended = network.train(&world, &trained, watch)?;
+    if ended == Ended::Done {
+        export::bundle::bundle(&world, &trained, &network, &out.join("bundle"))?;
+    }
+    Ok(ended)
 }
 
 /// A HyperLoRA in training, over its base.
@@ -150,7 +154,15 @@ impl<'a> Network<'a> {
         watch: &mut Watch<'_>,
     ) -> Result<Ended, Error> {
         let who = world.everyone();
-        let seen = Seen::of(world, trained, &who)?;
+        let stages = self.stages();
+        let before =
+            |(which, plan): &(Which, &Plan)| world.untrained(which.name(), plan.rate.steps);
+        let some = if stages.iter().any(before) {
+            &who[..]
+        } else {
+            &who[..1]
+        };
+        let seen = Seen::of(world, trained, some)?;
         let captions = Captioned::of(world, trained)?;
         let first = self.plan.base.as_ref().map(|plan| (Which::Base, plan));
         let second = [
@@ -173,6 +185,21 @@ impl<'a> Network<'a> {
             }
         }
         Ok(Ended::Done)
+    }
+
+    /// The stages and their plans, in order.
+    fn stages(&self) -> Vec<(Which, &Plan)> {
+        let first = self.plan.base.as_ref().map(|plan| (Which::Base, plan));
+        let second = [
+            (Which::Clip, &self.plan.clip),
+            (Which::Face, &self.plan.face),
+        ];
+        first.into_iter().chain(second).collect()
+    }
+
+    /// Width of a head, which the files do not say.
+    pub fn dim_head(&self) -> usize {
+        self.plan.dim_head
     }
 
     /// What a stage trains.
