@@ -28,6 +28,11 @@
 //! # }
 //! ```
 
+#![allow(
+    clippy::inline_always,
+    reason = "what runs inside a dispatch to wide registers is compiled for them only where it is inlined"
+)]
+
 mod attention;
 mod config;
 mod conv;

@@ -46,7 +46,7 @@ fn made(who: &[(u64, u64)], clip_side: u32, seed: u64, with_base: bool) -> Vec<C
         let marks = landmarks(&identity, &setting, PHOTO);
         let points = keypoints(&identity, &setting, PHOTO);
         let face = face(
-            marks.map(|p| moved.apply(p)),
+            &marks.map(|p| moved.apply(p)),
             points.map(|p| moved.apply(p)),
         );
         let options = ClipOptions {
@@ -149,7 +149,7 @@ impl Moved {
     }
 }
 
-fn face(landmarks: Landmarks, keypoints: [[f32; 2]; 5]) -> Face {
+fn face(landmarks: &Landmarks, keypoints: [[f32; 2]; 5]) -> Face {
     let axis = |axis: usize| {
         let values = landmarks.iter().map(move |p| p[axis]);
         values.fold((f32::MAX, f32::MIN), |(low, high), v| {
@@ -160,7 +160,7 @@ fn face(landmarks: Landmarks, keypoints: [[f32; 2]; 5]) -> Face {
     Face {
         bbox: [left, top, right, bottom],
         score: 1.0,
-        landmarks,
+        landmarks: *landmarks,
         keypoints,
         landmark_source: LandmarkSource::Predicted,
     }

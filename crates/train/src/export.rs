@@ -78,9 +78,9 @@ pub fn landmarks(trained: &Trained) -> Result<Vec<u8>, Error> {
 /// A tensor that is missing or cannot be read.
 pub fn detector(trained: &Trained) -> Result<Vec<u8>, Error> {
     let mut file = Writer::of(trained);
-    let shape = |n: usize| match detector::LAYERS[n].2 {
-        true => HALVING,
-        false => ConvShape::SAME,
+    let shape = |n: usize| {
+        let halves = detector::LAYERS[n].2;
+        if halves { HALVING } else { ConvShape::SAME }
     };
     file.layers("input.1", 0..detector::LAYERS.len(), shape)?;
     let mut outputs = Vec::new();

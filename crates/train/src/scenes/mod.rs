@@ -54,9 +54,10 @@ pub fn scene(chance: &mut Chance, people: u64, side: u32) -> Scene {
     }
     let portrait = Portrait::drawn(chance, people);
     let (placement, black) = Placement::drawn(chance, &portrait, side);
-    let mut picture = match black {
-        true => RgbImage::new(side, side),
-        false => backdrop::any(chance, side),
+    let mut picture = if black {
+        RgbImage::new(side, side)
+    } else {
+        backdrop::any(chance, side)
     };
     portrait.put(&mut picture, &placement);
     Scene {
