@@ -1,4 +1,5 @@
 //! How well a judge's file tells held-out people apart: `judge configs/pocket.toml out/judge.safetensors`.
+#![allow(clippy::print_stdout, reason = "its output is the measurement")]
 
 use std::path::Path;
 

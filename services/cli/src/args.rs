@@ -7,7 +7,7 @@ use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use crate::{
     bench::BenchCommand,
     bundle::BundleCommand,
-    client::{IdentitiesCommand, ModelsArgs, PhotosCommand, RendersCommand},
+    client::{IdentitiesCommand, ModelsArgs, PhotosCommand, RendersCommand, SlidersCommand},
     dev::DevArgs,
     eval::EvalArgs,
     model::ModelCommand,
@@ -67,6 +67,9 @@ pub enum Command {
     /// Client: requests to make pictures.
     #[command(subcommand)]
     Renders(RendersCommand),
+    /// Client: directions that a render can move along.
+    #[command(subcommand)]
+    Sliders(SlidersCommand),
     /// Client: the models that renders may name.
     Models(ModelsArgs),
 

@@ -66,6 +66,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Identities(command) => connect::block_on(client::identities(command, cli.output)),
         Command::Photos(command) => connect::block_on(client::photos(command, cli.output)),
         Command::Renders(command) => connect::block_on(client::renders(command, cli.output)),
+        Command::Sliders(command) => connect::block_on(client::sliders(command, cli.output)),
         Command::Models(args) => connect::block_on(client::models(args, cli.output)),
         Command::Tenants(command) => connect::block_on(operator::tenants(command, cli.output)),
         Command::Keys(command) => connect::block_on(operator::keys(command, cli.output)),
