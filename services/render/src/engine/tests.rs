@@ -19,7 +19,10 @@ pub(super) fn models(max_batch: usize) -> Models {
     let dir = tempfile::tempdir().unwrap();
     pocket::make(dir.path(), 0).unwrap();
     let bundle = Bundle::open(dir.path()).unwrap();
-    Models::load(bundle, &ComputeArgs::default().open().unwrap(), max_batch).unwrap()
+    let models = Models::load(bundle, &ComputeArgs::default().open().unwrap(), max_batch).unwrap();
+    // What is loaded when it is first needed must be there before the folder goes.
+    models.faces.recognizer().unwrap();
+    models
 }
 
 pub(super) fn render(models: &Models) -> RenderSpec {
