@@ -85,7 +85,7 @@ impl Portraits {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Base {
-    /// The folder of `vae.json`, `unet.json`, `text_encoder.json`, `text_encoder_2.json` and `vision.json`, from the recipe's
+    /// The folder of `vae.json`, `unet.json`, `text_encoder.json`, `text_encoder_2.json` and `clip.json`, from the recipe's
     /// folder on.
     pub models: PathBuf,
     /// The autoencoder.
