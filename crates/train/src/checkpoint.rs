@@ -99,6 +99,12 @@ pub fn load(optimizer: &mut AdamW, path: &Path) -> Result<(), Error> {
     })
 }
 
+/// Steps of the run in a file; none where there is no such file, or it is not a checkpoint.
+pub(crate) fn steps(path: &Path) -> u64 {
+    let bytes = std::fs::read(path).unwrap_or_default();
+    step_of(&bytes).unwrap_or(0)
+}
+
 fn step_of(bytes: &[u8]) -> Option<u64> {
     let (_, header) = SafeTensors::read_metadata(bytes).ok()?;
     header.metadata().as_ref()?.get(STEP)?.parse().ok()

@@ -18,9 +18,9 @@ use likeness_sdxl::parts::{Vae, Variables};
 use serde_json::Value;
 
 use self::painter::Latents;
-use crate::Error;
 use crate::recipe::{Base, Recipe};
 use crate::run::{Ended, Progress};
+use crate::{Error, checkpoint};
 
 /// What all stages share.
 pub(crate) struct World<'a> {
@@ -175,10 +175,9 @@ impl World<'_> {
         (0..portraits.shown()).flat_map(pictures).collect()
     }
 
-    /// Whether a stage may have steps before it: one whose curve of losses is that of all steps has none.
+    /// Whether a stage has steps before it, by its checkpoint.
     pub fn untrained(&self, stage: &str, steps: u64) -> bool {
-        let table = std::fs::read_to_string(self.out.join(stage).join("loss.csv"));
-        table.map_or(0, |table| table.lines().count() as u64) <= steps
+        checkpoint::steps(&self.out.join(stage).join("checkpoint.safetensors")) < steps
     }
 
     /// A part's configuration.
