@@ -76,9 +76,12 @@ pub fn landmarks(trained: &Trained) -> Result<Vec<u8>, Error> {
 /// A tensor that is missing or cannot be read.
 pub fn detector(trained: &Trained) -> Result<Vec<u8>, Error> {
     let mut file = Writer::of(trained);
-    let shape = |n: usize| match detector::LAYERS[n].2 {
-        true => HALVING,
-        false => ConvShape::SAME,
+    let shape = |n: usize| {
+        if detector::LAYERS[n].2 {
+            HALVING
+        } else {
+            ConvShape::SAME
+        }
     };
     file.layers("input.1", 0..detector::LAYERS.len(), shape)?;
     let mut outputs = Vec::new();

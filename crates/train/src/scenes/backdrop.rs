@@ -55,9 +55,10 @@ pub(super) fn clouds(chance: &mut Chance, side: u32) -> RgbImage {
 
 /// Discs and boxes of any colours on clouds or on one colour: eyes, mouths and hats without a face.
 fn shapes(chance: &mut Chance, side: u32) -> RgbImage {
-    let mut picture = match chance.happens(0.5) {
-        true => clouds(chance, side),
-        false => RgbImage::from_pixel(side, side, colour(chance)),
+    let mut picture = if chance.happens(0.5) {
+        clouds(chance, side)
+    } else {
+        RgbImage::from_pixel(side, side, colour(chance))
     };
     for _ in 0..2 + chance.below(24) {
         let ink = colour(chance);

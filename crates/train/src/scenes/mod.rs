@@ -55,9 +55,10 @@ pub fn scene(chance: &mut Chance, people: u64, side: u32) -> Scene {
     }
     let portrait = Portrait::drawn(chance, people);
     let (placement, black) = Placement::drawn(chance, &portrait, side);
-    let mut picture = match black {
-        true => RgbImage::new(side, side),
-        false => backdrop::any(chance, side),
+    let mut picture = if black {
+        RgbImage::new(side, side)
+    } else {
+        backdrop::any(chance, side)
     };
     portrait.put(&mut picture, &placement);
     Scene {
@@ -78,9 +79,10 @@ pub fn faceless(chance: &mut Chance, people: u64, side: u32) -> RgbImage {
     }
     let mut portrait = Portrait::drawn(chance, people);
     let placement = if kind < 0.85 {
-        match chance.happens(0.5) {
-            true => portrait.cover(chance),
-            false => portrait.muddle(chance),
+        if chance.happens(0.5) {
+            portrait.cover(chance);
+        } else {
+            portrait.muddle(chance);
         }
         Placement::drawn(chance, &portrait, side).0
     } else {
