@@ -78,9 +78,32 @@ async fn the_main_job_by_hand() -> Result<()> {
         let render = json(&stage, &key, &[create.as_slice(), &options].concat())?;
         assert_eq!(render["state"], "RENDER_STATE_SUCCEEDED");
         assert_eq!(render["init_image"]["strength"], 0.5);
+        let before = json(&stage, &key, &["photos", "list", &identity])?;
+        let before = text(&before[0], "name");
+        let make = [
+            "sliders", "create", "older", "--before", &before, "--after", &identity,
+        ];
+        let slider = text(&json(&stage, &key, &make)?, "name");
+        let listed = json(&stage, &key, &["sliders", "list"])?;
+        assert_eq!(listed[0], json(&stage, &key, &["sliders", "get", &slider])?);
+        let moved = format!("{slider}=-0.5");
+        let options = ["--slider", &moved, "--best-of", "2", "--base-scale", "0"];
+        let render = json(&stage, &key, &[create.as_slice(), &options].concat())?;
+        assert_eq!(render["state"], "RENDER_STATE_SUCCEEDED");
+        assert_eq!(
+            (&render["sliders"][0]["scale"], &render["best_of"]),
+            (&(-0.5).into(), &2.into())
+        );
+        json(&stage, &key, &["renders", "get", &text(&render, "name")])?;
+        assert!(
+            run(&stage, &key, &["sliders", "delete", &slider])?
+                .status
+                .success()
+        );
         // Tables for people.
         let table = run(&stage, &key, &["renders", "list"])?;
         assert!(String::from_utf8_lossy(&table.stdout).contains("SUCCEEDED"));
+        assert!(String::from_utf8_lossy(&table.stdout).contains("LIKENESS"));
         Ok(())
     })
 }

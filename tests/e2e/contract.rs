@@ -57,10 +57,10 @@ async fn a_wrong_request_names_every_wrong_field() -> Result<()> {
         ),
         (
             v1::Render {
-                best_of: Some(4),
+                base_scale: Some(0.5),
                 ..small(&identity)
             },
-            "NOT_BUILT_YET",
+            "BASE_NOT_SERVED",
         ),
         (
             v1::Render {

@@ -19,4 +19,5 @@ mod options;
 mod process;
 mod python;
 mod queue;
+mod sliders;
 mod stage;

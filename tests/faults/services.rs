@@ -153,6 +153,7 @@ fn bundle() -> BundleSummary {
             width: 64,
             height: 64,
         },
+        base: false,
     }
 }
 
@@ -179,6 +180,7 @@ fn paint(job: &Job) -> Result<Painted, Failure> {
             size_bytes: file.len() as u64,
             sha256: hex::encode(Sha256::digest(&file)),
             seed,
+            likeness: None,
         };
         (Bytes::from(file), image)
     });

@@ -65,6 +65,13 @@ pub struct FacePart {
     pub same_person: f32,
 }
 
+impl HyperLoraPart {
+    /// Whether it predicts a Base-LoRA: there is a base resampler.
+    pub fn has_base_resampler(&self) -> bool {
+        self.dir.join("base_resampler.safetensors").is_file()
+    }
+}
+
 impl Bundle {
     /// Opens the bundle in `dir`: reads and checks its manifest.
     ///

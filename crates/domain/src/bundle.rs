@@ -4,6 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::render::Scheduler;
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_false(flag: &bool) -> bool {
+    !*flag
+}
+
 /// A bundle as its workers announce it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BundleSummary {
@@ -23,6 +28,9 @@ pub struct BundleSummary {
     pub models: Vec<String>,
     /// What a render may leave out.
     pub defaults: RenderDefaults,
+    /// Whether it has a Base-LoRA: base coefficients and a basis for them.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub base: bool,
 }
 
 /// What a bundle fills in where a render leaves it out.

@@ -40,18 +40,19 @@ impl FaceEmbedding {
     /// The cosine to the mean of other embeddings, −1 to 1: `None` without others, for others of another size, or if
     /// they cancel each other out.
     pub fn cosine_to_mean(&self, others: &[Self]) -> Option<f32> {
-        if others.is_empty() || others.iter().any(|other| other.0.len() != self.0.len()) {
-            return None;
-        }
-        let mut sum = Zeroizing::new(vec![0.0; self.0.len()]);
-        for other in others {
-            sum.iter_mut()
-                .zip(&other.0)
-                .for_each(|(sum, value)| *sum += value);
-        }
+        let sum = sum(others).filter(|sum| sum.len() == self.0.len())?;
         let dot: f32 = self.0.iter().zip(sum.iter()).map(|(a, b)| a * b).sum();
         let cosine = dot / (length(&self.0) * length(&sum));
         cosine.is_finite().then(|| cosine.clamp(-1.0, 1.0))
+    }
+
+    /// The direction of the embeddings' mean, of unit length: `None` without any, for some of another size, or if they
+    /// cancel each other out.
+    pub fn mean(embeddings: &[Self]) -> Option<Self> {
+        let mut sum = sum(embeddings)?;
+        let length = length(&sum);
+        sum.iter_mut().for_each(|value| *value /= length);
+        Self::new(std::mem::take(&mut *sum)).ok()
     }
 
     /// As little-endian f32.
@@ -73,6 +74,21 @@ impl FaceEmbedding {
         };
         Self::new(numbers.iter().copied().map(f32::from_le_bytes).collect())
     }
+}
+
+/// The sum of embeddings of one size.
+fn sum(embeddings: &[FaceEmbedding]) -> Option<Zeroizing<Vec<f32>>> {
+    let size = embeddings.first()?.0.len();
+    let mut sum = Zeroizing::new(vec![0.0; size]);
+    for embedding in embeddings {
+        if embedding.0.len() != size {
+            return None;
+        }
+        sum.iter_mut()
+            .zip(&embedding.0)
+            .for_each(|(sum, value)| *sum += value);
+    }
+    Some(sum)
 }
 
 fn length(values: &[f32]) -> f32 {
@@ -117,6 +133,18 @@ mod tests {
             None
         );
         assert_eq!(x.cosine_to_mean(&[embedding(&[1.0, 0.0, 0.0])]), None);
+    }
+
+    #[test]
+    fn a_mean_has_unit_length_and_their_direction() {
+        let (x, y) = (embedding(&[1.0, 0.0]), embedding(&[0.0, 1.0]));
+        let mean = FaceEmbedding::mean(&[x.clone(), y.clone()]).unwrap();
+        let half = 0.5_f32.sqrt();
+        assert!((mean.0[0] - half).abs() < 1e-6 && (mean.0[1] - half).abs() < 1e-6);
+        assert_eq!(FaceEmbedding::mean(&[]), None);
+        let away = embedding(&[-1.0, 0.0]);
+        assert_eq!(FaceEmbedding::mean(&[x.clone(), away]), None);
+        assert_eq!(FaceEmbedding::mean(&[x, embedding(&[1.0, 0.0, 0.0])]), None);
     }
 
     #[test]

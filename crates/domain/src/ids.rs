@@ -60,6 +60,8 @@ typed_ids! {
     PhotoId,
     /// One request to make images.
     RenderId,
+    /// A direction that a render can move along.
+    SliderId,
 }
 
 fn uuid_at(clock: &dyn Clock) -> Uuid {

@@ -18,6 +18,6 @@ pub mod webhook;
 
 pub use clock::{Clock, SharedClock, SystemClock};
 pub use error::{Error, ErrorKind, FieldViolation};
-pub use ids::{ApiKeyId, IdentityId, PhotoId, RenderId, TenantId};
+pub use ids::{ApiKeyId, IdentityId, PhotoId, RenderId, SliderId, TenantId};
 pub use labels::Labels;
 pub use states::{AttemptOutcome, IdentityState, PhotoState, RenderState, TenantState, WorkerKind};

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::ids::{ApiKeyId, IdentityId, PhotoId, RenderId, TenantId};
+use crate::ids::{ApiKeyId, IdentityId, PhotoId, RenderId, SliderId, TenantId};
 
 /// A text that is no resource name of the kind that was expected.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -72,6 +72,9 @@ resource_names! {
     /// A render's name.
     RenderName { tenant: TenantId, "tenants", render: RenderId, "renders" }
         as "tenants/{tenant}/renders/{render}",
+    /// A slider's name.
+    SliderName { tenant: TenantId, "tenants", slider: SliderId, "sliders" }
+        as "tenants/{tenant}/sliders/{slider}",
 }
 
 #[cfg(test)]

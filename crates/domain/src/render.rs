@@ -1,17 +1,29 @@
 //! A render's parameters: what a request may say, and what is left once every default is filled in.
 
 mod strength;
+#[cfg(test)]
+mod tests;
+mod with;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 pub use self::strength::{NoStrength, Strength};
+pub use self::with::{check_sliders, check_with};
 use crate::{FieldViolation, bundle::RenderDefaults, states::text_enum};
 
 /// The most identities that one render blends.
 pub const MAX_IDENTITIES: usize = 8;
 /// The most images of one render.
 pub const MAX_IMAGES: u32 = 8;
+/// The most candidates for one image of a render.
+pub const MAX_BEST_OF: u32 = 8;
+/// The most candidates of one render, all images together.
+pub const MAX_CANDIDATES: u32 = 32;
+/// The most sliders of one render.
+pub const MAX_SLIDERS: usize = 8;
+/// The farthest that a render moves along a slider, either way.
+pub const MAX_SLIDER_SCALE: f32 = 2.0;
 /// The most denoising steps.
 pub const MAX_STEPS: u32 = 150;
 /// The longest side of an image in pixels.
@@ -139,6 +151,8 @@ pub struct RenderDraft {
     pub init_strength: Option<f32>,
     /// How much of small faces a second pass may change, where one is asked for.
     pub face_strength: Option<f32>,
+    /// How many candidates are made for each image.
+    pub best_of: Option<i32>,
 }
 
 /// A render's parameters with every default filled in: all that decides the pictures, besides the coefficients and the
@@ -155,7 +169,7 @@ pub struct RenderSpec {
     pub prompt: String,
     /// What to keep out; absent is not the same as empty.
     pub negative_prompt: Option<String>,
-    /// Image i is drawn from seed + i.
+    /// Image i is drawn from seed + i; see [`RenderSpec::seed_of`] for its other candidates.
     pub seed: i64,
     /// Denoising steps of each image.
     pub steps: u32,
@@ -177,6 +191,18 @@ pub struct RenderSpec {
     /// How much of small faces a second pass may change; absent: there is no second pass.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub face_strength: Option<Strength>,
+    /// How many candidates are made for each image; the one most like the identity is kept.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub best_of: u32,
+}
+
+const fn one() -> u32 {
+    1
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+const fn is_one(count: &u32) -> bool {
+    *count == 1
 }
 
 impl RenderSpec {
@@ -185,6 +211,18 @@ impl RenderSpec {
     pub fn steps_taken(&self) -> u32 {
         self.init_strength
             .map_or(self.steps, |strength| strength.steps_of(self.steps))
+    }
+
+    /// The pictures that are painted: every image's candidates.
+    pub fn candidates(&self) -> u32 {
+        self.image_count.saturating_mul(self.best_of)
+    }
+
+    /// The seed of an image's candidate, both from 0. An image's first candidate is what it would be without others, and
+    /// no two of a render have the same seed.
+    pub fn seed_of(&self, image: u32, candidate: u32) -> i64 {
+        let place = i64::from(image) + i64::from(candidate) * i64::from(self.image_count);
+        self.seed.saturating_add(place)
     }
 }
 
@@ -215,11 +253,13 @@ impl RenderDraft {
             output_format: self.output_format.unwrap_or(ImageFormat::Png),
             init_strength: check.strength("init_image.strength", self.init_strength, steps),
             face_strength: check.strength("face_detail.strength", self.face_strength, steps),
+            best_of: check.count("best_of", self.best_of, 1, MAX_BEST_OF),
             prompt: check.prompt("prompt", self.prompt),
             negative_prompt: self
                 .negative_prompt
                 .map(|prompt| check.prompt("negative_prompt", prompt)),
         };
+        check.candidates(&spec);
         if check.violations.is_empty() {
             Ok(spec)
         } else {
@@ -285,8 +325,15 @@ impl Check {
         Some(strength)
     }
 
+    fn candidates(&mut self, spec: &RenderSpec) {
+        if spec.candidates() > MAX_CANDIDATES {
+            let expected = format!("expected image_count × best_of of at most {MAX_CANDIDATES}");
+            self.report("best_of", expected);
+        }
+    }
+
     fn seed(&mut self, value: Option<i64>, default: u32) -> i64 {
-        let last = i64::MAX - i64::from(MAX_IMAGES);
+        let last = i64::MAX - i64::from(MAX_CANDIDATES);
         let value = value.unwrap_or(i64::from(default));
         if !(0..=last).contains(&value) {
             self.report("seed", format!("expected 0 to {last}"));
@@ -365,7 +412,7 @@ pub fn resolve_weights(weights: &[Option<f32>]) -> Result<Vec<f32>, FieldViolati
 }
 
 /// What one image of a render became.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RenderedImage {
     /// The file's format.
     pub format: ImageFormat,
@@ -379,6 +426,10 @@ pub struct RenderedImage {
     pub sha256: String,
     /// The seed it was drawn from.
     pub seed: i64,
+    /// Cosine of the identity's and the image's face embeddings; absent where no face was found, or the render does not
+    /// show exactly one identity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub likeness: Option<f32>,
 }
 
 /// Where a render's time went in its winning attempt, in seconds.
@@ -407,125 +458,4 @@ pub struct RenderProgress {
     pub step: u32,
     /// Denoising steps of each image.
     pub steps: u32,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn defaults() -> RenderDefaults {
-        RenderDefaults {
-            scheduler: Scheduler::Dpmpp2mKarras,
-            steps: 20,
-            guidance: 3.5,
-            id_scale: 0.8,
-            width: 256,
-            height: 320,
-        }
-    }
-
-    #[test]
-    fn an_empty_draft_takes_every_default() {
-        let spec = RenderDraft::default()
-            .resolve("pocket", &defaults(), 7)
-            .unwrap();
-        assert_eq!(
-            (spec.steps, spec.width, spec.height, spec.seed),
-            (20, 256, 320, 7)
-        );
-        assert_eq!(
-            (spec.image_count, spec.output_format),
-            (1, ImageFormat::Png)
-        );
-        assert_eq!(spec.negative_prompt, None);
-    }
-
-    #[test]
-    fn every_wrong_field_is_named_at_once() {
-        let draft = RenderDraft {
-            id_scale: Some(f32::NAN),
-            guidance: Some(f32::INFINITY),
-            steps: Some(10_000),
-            width: Some(100),
-            height: Some(-8),
-            image_count: Some(0),
-            seed: Some(-1),
-            prompt: "x".repeat(100_000),
-            ..RenderDraft::default()
-        };
-        let violations = draft.resolve("pocket", &defaults(), 0).unwrap_err();
-        let fields: Vec<_> = violations.iter().map(|v| v.field.as_str()).collect();
-        for field in [
-            "id_scale",
-            "guidance",
-            "steps",
-            "width",
-            "height",
-            "image_count",
-            "seed",
-            "prompt",
-        ] {
-            assert!(
-                fields.contains(&format!("render.{field}").as_str()),
-                "{field}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_strength_is_the_decimal_that_was_written_and_takes_a_step_at_least() {
-        let with = |init_strength, steps| {
-            let draft = RenderDraft {
-                init_strength: Some(init_strength),
-                steps: Some(steps),
-                ..RenderDraft::default()
-            };
-            draft.resolve("pocket", &defaults(), 0)
-        };
-        // As an f32 it is less than 0.35, which would be 6 of 20 steps.
-        let spec = with(0.35, 20).unwrap();
-        assert_eq!((spec.steps, spec.steps_taken()), (20, 7));
-        assert_eq!(with(1.0, 20).unwrap().steps_taken(), 20);
-        assert_eq!(with(0.05, 20).unwrap().steps_taken(), 1);
-        for wrong in [0.0, -0.5, 1.001, f32::NAN, f32::INFINITY, 0.049] {
-            let violations = with(wrong, 20).unwrap_err();
-            assert_eq!(violations[0].field, "render.init_image.strength", "{wrong}");
-        }
-        let none = RenderDraft::default().resolve("pocket", &defaults(), 0);
-        assert_eq!(none.unwrap().steps_taken(), 20);
-    }
-
-    #[test]
-    fn weights_are_brought_to_one() {
-        assert_eq!(
-            resolve_weights(&[Some(1.0), Some(3.0)]).unwrap(),
-            [0.25, 0.75]
-        );
-        assert_eq!(resolve_weights(&[None, None]).unwrap(), [0.5, 0.5]);
-        assert!(resolve_weights(&[]).unwrap().is_empty());
-        for bad in [
-            vec![Some(-1.0)],
-            vec![Some(0.0)],
-            vec![Some(f32::NAN)],
-            vec![None; 9],
-        ] {
-            assert!(resolve_weights(&bad).is_err());
-        }
-    }
-
-    #[test]
-    fn a_render_always_ends() {
-        let now = DateTime::UNIX_EPOCH;
-        assert_eq!(
-            resolve_expire_time(None, None, now),
-            Ok(now + DEFAULT_LIFETIME)
-        );
-        assert!(resolve_expire_time(Some(now), None, now).is_err());
-        assert!(resolve_expire_time(Some(now + TimeDelta::days(8)), None, now).is_err());
-        let start = now + TimeDelta::days(2);
-        let expire_time = resolve_expire_time(None, Some(start), now);
-        assert_eq!(expire_time, Ok(start + DEFAULT_LIFETIME));
-        let unseen = resolve_expire_time(Some(start), Some(start), now).unwrap_err();
-        assert_eq!(unseen.field, "render.start_time");
-    }
 }

@@ -10,6 +10,10 @@ use crate::files::{Layout, TensorFile, read_json};
 use crate::ops::{LayerNorm, Linear, attention, gelu, quick_gelu};
 use crate::sizes::ClipSizes;
 
+mod image;
+
+pub use image::ClipImage;
+
 /// What the shapes do not say, and what they say again. Defaults are those of transformers'
 /// CLIPVisionConfig, which leaves out what equals them.
 #[derive(Debug, Deserialize)]
@@ -76,21 +80,7 @@ impl ClipVision {
     /// If a file is missing or damaged, the configuration is not of such a model, or a tensor is
     /// missing, misshapen, not finite or too many.
     pub fn load(dir: &Path, device: &Device) -> Result<Self, Error> {
-        let config_path = dir.join("config.json");
-        let ConfigFile { vision_config, own } = read_json(&config_path)?;
-        let config = vision_config.unwrap_or(own);
-        let activation = config.check().map_err(|problem| Error::Content {
-            path: config_path,
-            problem,
-        })?;
-        let file = TensorFile::open(&weights(dir)?)?;
-        let prefix = if file.has("embeddings.class_embedding") {
-            ""
-        } else {
-            "vision_model."
-        };
-        file.check(&config.layout(prefix), ignored)?;
-        config.load(&file, prefix, activation, device)
+        Opened::open(dir)?.tower(device)
     }
 
     /// A tower of random numbers.
@@ -155,6 +145,44 @@ impl ClipVision {
             states = layer.forward(states)?;
         }
         Ok(states)
+    }
+}
+
+/// A folder whose files fit each other.
+struct Opened {
+    config: Config,
+    activation: Activation,
+    file: TensorFile,
+    prefix: &'static str,
+}
+
+impl Opened {
+    fn open(dir: &Path) -> Result<Self, Error> {
+        let config_path = dir.join("config.json");
+        let ConfigFile { vision_config, own } = read_json(&config_path)?;
+        let config = vision_config.unwrap_or(own);
+        let activation = config.check().map_err(|problem| Error::Content {
+            path: config_path,
+            problem,
+        })?;
+        let file = TensorFile::open(&weights(dir)?)?;
+        let prefix = if file.has("embeddings.class_embedding") {
+            ""
+        } else {
+            "vision_model."
+        };
+        file.check(&config.layout(prefix), ignored)?;
+        Ok(Self {
+            config,
+            activation,
+            file,
+            prefix,
+        })
+    }
+
+    fn tower(&self, device: &Device) -> Result<ClipVision, Error> {
+        self.config
+            .load(&self.file, self.prefix, self.activation, device)
     }
 }
 

@@ -25,7 +25,7 @@ mod stack;
 mod write;
 
 pub use basis::{Basis, Kind};
-pub use clip::ClipVision;
+pub use clip::{ClipImage, ClipVision};
 pub use encoder::{Encoder, Inputs};
 pub use error::{Error, Problem};
 pub use import::Imported;

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor, safetensors};
-use likeness_hyperlora::{ClipVision, Error};
+use likeness_hyperlora::{ClipImage, ClipVision, Error};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -45,6 +45,45 @@ fn hidden_states_are_those_of_transformers_with_quick_gelu() {
 #[test]
 fn hidden_states_are_those_of_transformers_with_gelu() {
     check("gelu", 28, &[2, 5, 48]);
+}
+
+/// The first numbers were computed in plain Python from transformers' hidden states: the last layer, the final LayerNorm and the
+/// projection, of which the second model has none.
+#[test]
+fn embeddings_are_of_the_last_layer_and_projected_where_there_is_a_projection() {
+    for (name, projects, expected) in [
+        (
+            "quick_gelu",
+            true,
+            [
+                [-0.243_448, -0.086_212, -0.265_697, -0.147_772],
+                [-0.192_684, -0.107_488, -0.234_615, 0.019_931],
+            ],
+        ),
+        (
+            "gelu",
+            false,
+            [
+                [0.037_524, 0.183_974, -0.050_826, 0.102_827],
+                [0.074_199, 0.146_475, -0.124_317, 0.108_854],
+            ],
+        ),
+    ] {
+        let clip = ClipImage::load(&golden(name), &Device::Cpu).unwrap();
+        assert_eq!(clip.projects(), projects);
+        let example = golden(name).join("expected.safetensors");
+        let example = safetensors::load(example, &Device::Cpu).unwrap();
+        let found = clip.embeddings(&example["pixel_values"]).unwrap();
+        let found = found.to_vec2::<f32>().unwrap();
+        for (found, expected) in found.iter().zip(expected) {
+            let length: f32 = found.iter().map(|v| v * v).sum();
+            assert!((length - 1.0).abs() < 1e-5);
+            for (found, expected) in found.iter().zip(expected) {
+                // Six digits were printed.
+                assert!((found - expected).abs() < 5e-6, "{found} {expected}");
+            }
+        }
+    }
 }
 
 /// A copy of a folder with its configuration changed.

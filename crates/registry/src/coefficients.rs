@@ -1,4 +1,4 @@
-//! The sealed coefficients of accepted photos.
+//! The sealed coefficients of accepted photos, of the ID-LoRA and of the Base-LoRA where their encoder has one.
 
 use std::collections::HashMap;
 
@@ -39,6 +39,82 @@ pub(crate) async fn insert(
     .await
     .map_err(database)?;
     Ok(())
+}
+
+/// Stores what an accepted photo's base resampler predicted, in the transaction that accepts it.
+///
+/// # Errors
+/// The database fails.
+pub async fn insert_base(
+    conn: &mut PgConnection,
+    photo: PhotoId,
+    sealed: &SealedCoefficients,
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
+    let size = |size: u32| i32::try_from(size).map_err(Error::internal);
+    sqlx::query!(
+        "INSERT INTO photo_base_coefficients
+             (photo_id, encoder, tokens, k, sealing_key, sealed, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        photo.0,
+        sealed.encoder,
+        size(sealed.tokens)?,
+        size(sealed.k)?,
+        sealed.key_id,
+        sealed.sealed,
+        now
+    )
+    .execute(conn)
+    .await
+    .map_err(database)?;
+    Ok(())
+}
+
+/// Whether each of these photos is accepted and has coefficients of this encoder.
+///
+/// # Errors
+/// The database fails.
+pub async fn have_all(
+    conn: &mut PgConnection,
+    photos: &[PhotoId],
+    encoder: &str,
+) -> Result<bool, Error> {
+    let found = sqlx::query_scalar!(
+        r#"SELECT count(*) AS "count!" FROM photo_coefficients
+           JOIN photos ON photos.id = photo_id AND state = 'ACCEPTED'
+           WHERE photo_id = ANY ($1) AND encoder = $2"#,
+        &uuids(photos),
+        encoder
+    )
+    .fetch_one(conn)
+    .await
+    .map_err(database)?;
+    Ok(usize::try_from(found).ok() == Some(photos.len()))
+}
+
+/// Whether each of these photos has base coefficients of this encoder.
+///
+/// # Errors
+/// The database fails.
+pub async fn have_base(
+    conn: &mut PgConnection,
+    photos: &[PhotoId],
+    encoder: &str,
+) -> Result<bool, Error> {
+    let found = sqlx::query_scalar!(
+        r#"SELECT count(*) AS "count!" FROM photo_base_coefficients
+           WHERE photo_id = ANY ($1) AND encoder = $2"#,
+        &uuids(photos),
+        encoder
+    )
+    .fetch_one(conn)
+    .await
+    .map_err(database)?;
+    Ok(usize::try_from(found).ok() == Some(photos.len()))
+}
+
+fn uuids(photos: &[PhotoId]) -> Vec<Uuid> {
+    photos.iter().map(|photo| photo.0).collect()
 }
 
 /// An identity's accepted photos that have coefficients of this encoder, the oldest first: what a render is pinned to.
@@ -90,6 +166,32 @@ pub async fn load(
     photos.iter().map(open).collect()
 }
 
+/// Opens the base coefficients of these photos of an identity, in their order.
+///
+/// # Errors
+/// As [`load`].
+pub async fn load_base(
+    conn: &mut PgConnection,
+    keys: &KeyRing,
+    tenant: TenantId,
+    identity: IdentityId,
+    photos: &[PhotoId],
+    encoder: &str,
+) -> Result<Vec<StoredCoefficients>, Error> {
+    let sealed = load_sealed_base(conn, tenant, identity, photos, encoder).await?;
+    let open = |photo: &PhotoId| {
+        let context = SealingContext {
+            tenant,
+            identity,
+            photo: *photo,
+            encoder,
+        };
+        let row = sealed.get(photo).ok_or_else(|| gone(tenant, identity))?;
+        keys.open_base(&context, row)
+    };
+    photos.iter().map(open).collect()
+}
+
 async fn load_sealed(
     conn: &mut PgConnection,
     tenant: TenantId,
@@ -97,35 +199,74 @@ async fn load_sealed(
     photos: &[PhotoId],
     encoder: &str,
 ) -> Result<HashMap<PhotoId, SealedCoefficients>, Error> {
-    let ids: Vec<Uuid> = photos.iter().map(|photo| photo.0).collect();
-    let rows = sqlx::query!(
+    let rows = sqlx::query_as!(
+        SealedRow,
         "SELECT photo_id, encoder, tokens, k, sealing_key, sealed FROM photo_coefficients
          JOIN photos ON photos.id = photo_id
          WHERE tenant_id = $1 AND identity_id = $2 AND photo_id = ANY($3) AND encoder = $4
              AND state = 'ACCEPTED'",
         tenant.0,
         identity.0,
-        &ids,
+        &uuids(photos),
         encoder
     )
     .fetch_all(conn)
     .await
     .map_err(database)?;
-    let size = |size: i32, column, id| {
-        u32::try_from(size).map_err(|_| corrupt("photo_coefficients", column, id))
-    };
     rows.into_iter()
-        .map(|row| {
-            let sealed = SealedCoefficients {
-                encoder: row.encoder,
-                tokens: size(row.tokens, "tokens", row.photo_id)?,
-                k: size(row.k, "k", row.photo_id)?,
-                key_id: row.sealing_key,
-                sealed: row.sealed,
-            };
-            Ok((PhotoId(row.photo_id), sealed))
-        })
+        .map(|row| row.read("photo_coefficients"))
         .collect()
+}
+
+async fn load_sealed_base(
+    conn: &mut PgConnection,
+    tenant: TenantId,
+    identity: IdentityId,
+    photos: &[PhotoId],
+    encoder: &str,
+) -> Result<HashMap<PhotoId, SealedCoefficients>, Error> {
+    let rows = sqlx::query_as!(
+        SealedRow,
+        "SELECT photo_id, encoder, tokens, k, sealing_key, sealed FROM photo_base_coefficients
+         JOIN photos ON photos.id = photo_id
+         WHERE tenant_id = $1 AND identity_id = $2 AND photo_id = ANY($3) AND encoder = $4
+             AND state = 'ACCEPTED'",
+        tenant.0,
+        identity.0,
+        &uuids(photos),
+        encoder
+    )
+    .fetch_all(conn)
+    .await
+    .map_err(database)?;
+    rows.into_iter()
+        .map(|row| row.read("photo_base_coefficients"))
+        .collect()
+}
+
+struct SealedRow {
+    photo_id: Uuid,
+    encoder: String,
+    tokens: i32,
+    k: i32,
+    sealing_key: String,
+    sealed: Vec<u8>,
+}
+
+impl SealedRow {
+    fn read(self, table: &'static str) -> Result<(PhotoId, SealedCoefficients), Error> {
+        let size = |size: i32, column| {
+            u32::try_from(size).map_err(|_| corrupt(table, column, self.photo_id))
+        };
+        let sealed = SealedCoefficients {
+            tokens: size(self.tokens, "tokens")?,
+            k: size(self.k, "k")?,
+            encoder: self.encoder,
+            key_id: self.sealing_key,
+            sealed: self.sealed,
+        };
+        Ok((PhotoId(self.photo_id), sealed))
+    }
 }
 
 fn gone(tenant: TenantId, identity: IdentityId) -> Error {

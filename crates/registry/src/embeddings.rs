@@ -52,7 +52,8 @@ pub async fn of_other_photos(
         tenant, identity, ..
     } = *photo;
     lock(conn, IdentityName { tenant, identity }).await?;
-    let rows = sqlx::query!(
+    let rows = sqlx::query_as!(
+        EmbeddingRow,
         "SELECT photo_id, sealing_key, photo_embeddings.sealed FROM photo_embeddings
          JOIN photos ON photos.id = photo_id
          WHERE tenant_id = $1 AND identity_id = $2 AND photo_id <> $3 AND encoder = $4
@@ -66,21 +67,65 @@ pub async fn of_other_photos(
     .fetch_all(conn)
     .await
     .map_err(database)?;
-    rows.into_iter()
-        .map(|row| {
-            let context = SealingContext {
-                tenant,
-                identity,
-                photo: PhotoId(row.photo_id),
-                encoder,
-            };
-            let sealed = SealedEmbedding {
-                key_id: row.sealing_key,
-                sealed: row.sealed,
-            };
-            keys.open_embedding(&context, &sealed)
-        })
-        .collect()
+    open(keys, IdentityName { tenant, identity }, encoder, rows)
+}
+
+/// Opens the embeddings of those of an identity's accepted photos that have one by this encoder.
+///
+/// # Errors
+/// The database fails; an internal one if an embedding does not open.
+pub async fn of_photos(
+    conn: &mut PgConnection,
+    keys: &KeyRing,
+    identity: IdentityName,
+    photos: &[PhotoId],
+    encoder: &str,
+) -> Result<Vec<FaceEmbedding>, Error> {
+    let ids: Vec<Uuid> = photos.iter().map(|photo| photo.0).collect();
+    let rows = sqlx::query_as!(
+        EmbeddingRow,
+        "SELECT photo_id, sealing_key, photo_embeddings.sealed FROM photo_embeddings
+         JOIN photos ON photos.id = photo_id
+         WHERE tenant_id = $1 AND identity_id = $2 AND photo_id = ANY ($3) AND encoder = $4
+             AND state = 'ACCEPTED'
+         ORDER BY photo_id",
+        identity.tenant.0,
+        identity.identity.0,
+        &ids,
+        encoder
+    )
+    .fetch_all(conn)
+    .await
+    .map_err(database)?;
+    open(keys, identity, encoder, rows)
+}
+
+struct EmbeddingRow {
+    photo_id: Uuid,
+    sealing_key: String,
+    sealed: Vec<u8>,
+}
+
+fn open(
+    keys: &KeyRing,
+    identity: IdentityName,
+    encoder: &str,
+    rows: Vec<EmbeddingRow>,
+) -> Result<Vec<FaceEmbedding>, Error> {
+    let open = |row: EmbeddingRow| {
+        let context = SealingContext {
+            tenant: identity.tenant,
+            identity: identity.identity,
+            photo: PhotoId(row.photo_id),
+            encoder,
+        };
+        let sealed = SealedEmbedding {
+            key_id: row.sealing_key,
+            sealed: row.sealed,
+        };
+        keys.open_embedding(&context, &sealed)
+    };
+    rows.into_iter().map(open).collect()
 }
 
 async fn lock(conn: &mut PgConnection, name: IdentityName) -> Result<(), Error> {

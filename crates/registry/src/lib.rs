@@ -19,6 +19,7 @@ pub mod photos;
 mod pool;
 pub mod renders;
 pub mod sealing;
+pub mod sliders;
 pub mod stats;
 pub mod tenants;
 pub mod usage;

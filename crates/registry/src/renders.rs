@@ -19,7 +19,7 @@ use std::fmt;
 
 use chrono::{DateTime, Utc};
 use likeness_domain::{
-    AttemptOutcome, IdentityId, Labels, PhotoId, RenderId, RenderState, TenantId,
+    AttemptOutcome, IdentityId, Labels, PhotoId, RenderId, RenderState, SliderId, TenantId,
     names::RenderName,
     render::{Priority, RenderSpec, RenderTimings, RenderedImage},
 };
@@ -90,6 +90,8 @@ pub struct Render {
     pub retry_of: Option<RenderId>,
     /// Who it shows.
     pub identities: Vec<RenderIdentity>,
+    /// What it moves along.
+    pub sliders: Vec<RenderSlider>,
     /// What it made, in order, once SUCCEEDED.
     pub images: Vec<StoredImage>,
     /// Where its last state is reported.
@@ -105,6 +107,11 @@ impl Render {
             tenant: self.tenant_id,
             render: self.id,
         }
+    }
+
+    /// Whether it asks for what workers of before sliders would leave away without a word.
+    pub fn stacks(&self) -> bool {
+        !self.sliders.is_empty() || self.spec.base_scale > 0.0 || self.spec.best_of > 1
     }
 }
 
@@ -141,8 +148,25 @@ pub struct RenderIdentity {
     pub photo_ids: Vec<PhotoId>,
 }
 
+/// One slider of a render with the photos whose coefficients it is pinned to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RenderSlider {
+    /// Which; it may have been deleted since.
+    pub slider_id: SliderId,
+    /// How far to move.
+    pub scale: f32,
+    /// Whose coefficients are its start.
+    pub before_identity: IdentityId,
+    /// Those of these photos, averaged.
+    pub before_photos: Vec<PhotoId>,
+    /// Whose coefficients are its end.
+    pub after_identity: IdentityId,
+    /// Those of these photos, averaged.
+    pub after_photos: Vec<PhotoId>,
+}
+
 /// One image of a render with the attempt that made it: its object's key holds the attempt.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StoredImage {
     /// The winning attempt.
     pub attempt: i32,

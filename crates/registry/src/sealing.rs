@@ -19,10 +19,15 @@ use ring::{
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+#[cfg(test)]
+mod tests;
+
 const KEY_BYTES: usize = 32;
 const MAX_ID: usize = 64;
 /// Keeps these keys and seals apart from any other use of the same master key.
 const PURPOSE: &[u8] = b"likeness.coefficients.1";
+/// Keeps sealed base coefficients from being taken for the ID-LoRA's.
+const BASE: &[u8] = b"likeness.base-coefficients.1";
 /// Keeps a sealed embedding from being taken for sealed coefficients.
 const EMBEDDING: &[u8] = b"likeness.face-embedding.1";
 
@@ -163,8 +168,29 @@ impl KeyRing {
         context: &SealingContext<'_>,
         coefficients: &StoredCoefficients,
     ) -> Result<SealedCoefficients, Error> {
+        self.seal_as(PURPOSE, context, coefficients)
+    }
+
+    /// Encrypts a photo's base coefficients with the primary key.
+    ///
+    /// # Errors
+    /// As [`KeyRing::seal`].
+    pub fn seal_base(
+        &self,
+        context: &SealingContext<'_>,
+        coefficients: &StoredCoefficients,
+    ) -> Result<SealedCoefficients, Error> {
+        self.seal_as(BASE, context, coefficients)
+    }
+
+    fn seal_as(
+        &self,
+        purpose: &[u8],
+        context: &SealingContext<'_>,
+        coefficients: &StoredCoefficients,
+    ) -> Result<SealedCoefficients, Error> {
         let (tokens, k) = (size(coefficients.tokens())?, size(coefficients.k())?);
-        let associated = coefficients_data(context, tokens, k);
+        let associated = coefficients_data(purpose, context, tokens, k);
         Ok(SealedCoefficients {
             encoder: context.encoder.to_owned(),
             tokens,
@@ -183,8 +209,30 @@ impl KeyRing {
         context: &SealingContext<'_>,
         sealed: &SealedCoefficients,
     ) -> Result<StoredCoefficients, Error> {
-        let unopened = |why| unopened("photo_coefficients", context.photo, why);
-        let associated = coefficients_data(context, sealed.tokens, sealed.k);
+        self.open_as(PURPOSE, "photo_coefficients", context, sealed)
+    }
+
+    /// Decrypts a photo's base coefficients.
+    ///
+    /// # Errors
+    /// As [`KeyRing::open`].
+    pub fn open_base(
+        &self,
+        context: &SealingContext<'_>,
+        sealed: &SealedCoefficients,
+    ) -> Result<StoredCoefficients, Error> {
+        self.open_as(BASE, "photo_base_coefficients", context, sealed)
+    }
+
+    fn open_as(
+        &self,
+        purpose: &[u8],
+        table: &'static str,
+        context: &SealingContext<'_>,
+        sealed: &SealedCoefficients,
+    ) -> Result<StoredCoefficients, Error> {
+        let unopened = |why| unopened(table, context.photo, why);
+        let associated = coefficients_data(purpose, context, sealed.tokens, sealed.k);
         let mut buffer = Zeroizing::new(sealed.sealed.clone());
         let plain = self
             .decrypt(&sealed.key_id, context.tenant, associated, &mut buffer)?
@@ -298,8 +346,8 @@ impl MasterKey {
 }
 
 /// What coefficients are bound to. Everything of a fixed length first, so that no two contexts share their bytes.
-fn coefficients_data(context: &SealingContext<'_>, tokens: u32, k: u32) -> Vec<u8> {
-    let mut data = PURPOSE.to_vec();
+fn coefficients_data(purpose: &[u8], context: &SealingContext<'_>, tokens: u32, k: u32) -> Vec<u8> {
+    let mut data = purpose.to_vec();
     data.extend(ids(context));
     data.extend(tokens.to_le_bytes());
     data.extend(k.to_le_bytes());
@@ -360,173 +408,4 @@ fn underivable() -> Error {
 
 fn unopened(table: &'static str, photo: PhotoId, why: &'static str) -> Error {
     Error::internal(format!("table {table}, row {photo} does not open: {why}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use likeness_domain::{ErrorKind, SystemClock, coefficients::Coefficients};
-
-    use super::*;
-
-    const OLD: &str = "2025:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
-    const NEW: &str = "2026:Hx4dHBsaGRgXFhUUExIREA8ODQwLCgkIBwYFBAMCAQA=";
-
-    fn ring(text: &str) -> KeyRing {
-        KeyRing::parse(text).unwrap()
-    }
-
-    fn context() -> SealingContext<'static> {
-        SealingContext {
-            tenant: TenantId::generate(&SystemClock),
-            identity: IdentityId::generate(&SystemClock),
-            photo: PhotoId::generate(&SystemClock),
-            encoder: "e1",
-        }
-    }
-
-    fn coefficients() -> StoredCoefficients {
-        let values = (1..=8).map(|value| value as f32).collect();
-        StoredCoefficients::from_coefficients(&Coefficients::new(2, 4, values).unwrap())
-    }
-
-    fn refuses(ring: &KeyRing, context: &SealingContext<'_>, sealed: &SealedCoefficients) {
-        assert_eq!(
-            ring.open(context, sealed).unwrap_err().kind,
-            ErrorKind::Internal
-        );
-    }
-
-    #[test]
-    fn what_was_sealed_opens_and_never_looks_the_same() {
-        let (ring, context, plain) = (ring(OLD), context(), coefficients());
-        let sealed = ring.seal(&context, &plain).unwrap();
-        assert_eq!(ring.open(&context, &sealed).unwrap(), plain);
-        assert_eq!(
-            (sealed.tokens, sealed.k, sealed.key_id.as_str()),
-            (2, 4, "2025")
-        );
-        assert_eq!(sealed.sealed.len(), 12 + plain.to_bytes().len() + 16);
-        assert_ne!(sealed.sealed, ring.seal(&context, &plain).unwrap().sealed);
-    }
-
-    #[test]
-    fn a_single_changed_bit_anywhere_is_refused() {
-        let (ring, context) = (ring(OLD), context());
-        let sealed = ring.seal(&context, &coefficients()).unwrap();
-        for at in 0..sealed.sealed.len() {
-            let mut altered = sealed.clone();
-            altered.sealed[at] ^= 1;
-            refuses(&ring, &context, &altered);
-        }
-        for length in [0, 11, 12, 27, sealed.sealed.len() - 1] {
-            let mut cut = sealed.clone();
-            cut.sealed.truncate(length);
-            refuses(&ring, &context, &cut);
-        }
-        refuses(
-            &ring,
-            &context,
-            &SealedCoefficients {
-                tokens: 4,
-                k: 2,
-                ..sealed
-            },
-        );
-    }
-
-    #[test]
-    fn another_context_does_not_open() {
-        let (ring, context, other) = (ring(OLD), context(), context());
-        let sealed = ring.seal(&context, &coefficients()).unwrap();
-        refuses(
-            &ring,
-            &SealingContext {
-                tenant: other.tenant,
-                ..context
-            },
-            &sealed,
-        );
-        refuses(
-            &ring,
-            &SealingContext {
-                identity: other.identity,
-                ..context
-            },
-            &sealed,
-        );
-        refuses(
-            &ring,
-            &SealingContext {
-                photo: other.photo,
-                ..context
-            },
-            &sealed,
-        );
-        refuses(
-            &ring,
-            &SealingContext {
-                encoder: "e2",
-                ..context
-            },
-            &sealed,
-        );
-    }
-
-    #[test]
-    fn an_embedding_opens_in_its_own_context_alone() {
-        let (ring, context) = (ring(OLD), context());
-        let plain = FaceEmbedding::new(vec![0.6, 0.8]).unwrap();
-        let sealed = ring.seal_embedding(&context, &plain).unwrap();
-        assert_eq!(ring.open_embedding(&context, &sealed).unwrap(), plain);
-        let photo = PhotoId::generate(&SystemClock);
-        let elsewhere = SealingContext { photo, ..context };
-        assert!(ring.open_embedding(&elsewhere, &sealed).is_err());
-        let mut altered = sealed.clone();
-        altered.sealed[12] ^= 1;
-        assert!(ring.open_embedding(&context, &altered).is_err());
-        let taken_for_coefficients = SealedCoefficients {
-            encoder: context.encoder.to_owned(),
-            tokens: 1,
-            k: 2,
-            key_id: sealed.key_id,
-            sealed: sealed.sealed,
-        };
-        refuses(&ring, &context, &taken_for_coefficients);
-    }
-
-    #[test]
-    fn a_new_key_seals_and_the_old_one_still_opens() {
-        let (context, plain) = (context(), coefficients());
-        let old = ring(OLD).seal(&context, &plain).unwrap();
-        let rotated = ring(&format!("{NEW}, {OLD}"));
-        assert_eq!(rotated.open(&context, &old).unwrap(), plain);
-        let new = rotated.seal(&context, &plain).unwrap();
-        assert_eq!(new.key_id, "2026");
-        refuses(&ring(OLD), &context, &new);
-        // The same id with other bytes is another key.
-        refuses(&ring(&OLD.replace("AAEC", "BBEC")), &context, &old);
-    }
-
-    #[test]
-    fn a_bad_ring_is_refused_without_showing_its_keys() {
-        let refusal = |text: &str| KeyRing::parse(text).unwrap_err();
-        assert_eq!(refusal(" , "), KeyRingError::Empty);
-        assert_eq!(refusal("no-colon"), KeyRingError::Form { position: 1 });
-        assert_eq!(refusal("a:c2hvcnQ="), KeyRingError::Form { position: 1 });
-        assert_eq!(refusal("a:not base64"), KeyRingError::Form { position: 1 });
-        assert_eq!(
-            refusal(&format!("{OLD},b/{NEW}")),
-            KeyRingError::Id { position: 2 }
-        );
-        assert_eq!(
-            refusal(&format!("{OLD},:AAAA")),
-            KeyRingError::Id { position: 2 }
-        );
-        assert_eq!(
-            refusal(&format!("{OLD},{OLD}")),
-            KeyRingError::Repeated { position: 2 }
-        );
-        let shown = format!("{:?}", ring(&format!("{NEW},{OLD}")));
-        assert_eq!(shown, r#"KeyRing { primary: "2026", older: ["2025"] }"#);
-    }
 }

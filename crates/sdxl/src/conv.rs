@@ -57,6 +57,9 @@ pub struct Conv {
 
 impl Conv {
     /// Loads weight [output, input, k, k] and bias [output].
+    ///
+    /// # Errors
+    /// Missing tensors and wrong shapes.
     pub fn load(
         weights: &Weights,
         input: usize,
@@ -82,6 +85,9 @@ impl Conv {
     }
 
     /// [b, input, h, w] → [b, output, h', w'].
+    ///
+    /// # Errors
+    /// Shapes that do not fit; a failing device.
     pub fn forward(&self, x: &Tensor) -> Compute<Tensor> {
         let ConvShape {
             stride, padding, ..

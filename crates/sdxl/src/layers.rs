@@ -265,6 +265,9 @@ pub struct GroupNorm {
 
 impl GroupNorm {
     /// Loads the norm of `channels` channels.
+    ///
+    /// # Errors
+    /// Missing tensors, wrong shapes, and channels that are no multiple of the groups.
     pub fn load(
         weights: &Weights,
         channels: usize,
@@ -296,11 +299,17 @@ impl GroupNorm {
     }
 
     /// The norm of `x` [b, c, h, w].
+    ///
+    /// # Errors
+    /// Shapes that do not fit; a failing device.
     pub fn forward(&self, x: &Tensor) -> Compute<Tensor> {
         self.apply(x, false)
     }
 
     /// SiLU of the norm of `x` [b, c, h, w].
+    ///
+    /// # Errors
+    /// As [`GroupNorm::forward`].
     pub fn forward_silu(&self, x: &Tensor) -> Compute<Tensor> {
         self.apply(x, true)
     }

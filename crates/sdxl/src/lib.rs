@@ -28,6 +28,11 @@
 //! # }
 //! ```
 
+#![allow(
+    clippy::inline_always,
+    reason = "what runs inside a dispatch to wide registers is compiled for them only where it is inlined"
+)]
+
 mod attention;
 mod config;
 mod conv;
@@ -63,7 +68,7 @@ pub mod parts {
     pub use crate::attention::attention;
     pub use crate::config::{TextConfig, UNetConfig, VaeConfig};
     pub use crate::conv::{Conv, ConvShape};
-    pub use crate::layers::{LayerNorm, Linear, apply_linear};
+    pub use crate::layers::{GroupNorm, LayerNorm, Linear, apply_linear};
     pub use crate::text::{ClipSkip, TextEncoder, TextStates};
     pub use crate::tokenizer::Tokenizer;
     pub use crate::unet::{Conditioning, UNet};

@@ -10,7 +10,7 @@ use crate::{Error, Gradients};
 
 /// What holds for all variables.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct Settings {
     /// How much of the two moments stays from step to step.
     pub betas: (f64, f64),

@@ -1,8 +1,8 @@
 //! What can be read off a portrait's features: the attributes of the person shown.
 
-use candle_core::{Device, Result as Compute, Tensor};
+use candle_core::{Result as Compute, Tensor};
 use candle_nn::loss::cross_entropy;
-use likeness_portraits::Identity;
+use likeness_portraits::{Class, Identity};
 use likeness_sdxl::parts::{Linear, Weights};
 
 use crate::Error;
@@ -27,33 +27,42 @@ impl Attributes {
     /// # Errors
     /// Shapes that do not fit; a failing device.
     pub fn loss(&self, features: &Tensor, people: &[u64]) -> Compute<Tensor> {
-        let device = features.device();
         let told = self.0.forward(features)?;
         let people: Vec<Identity> = people.iter().map(|&seed| Identity::drawn(seed)).collect();
-        let levels: Vec<f32> = people.iter().flat_map(Identity::levels).collect();
-        let count = Identity::LEVELS.len();
-        let levels = Tensor::from_vec(levels, (people.len(), count), device)?;
-        // An even level has a mean square of a third.
-        let mut loss = ((told.narrow(1, 0, count)? - levels)?.sqr()?.mean_all()? * 3.0)?;
-        let mut first = count;
-        for (at, class) in Identity::CLASSES.iter().enumerate() {
-            let own = told.narrow(1, first, class.options.len())?;
-            first += class.options.len();
-            let expected = expected(&people, at, device)?;
-            let share = cross_entropy(&own, &expected)?;
-            loss = (loss + (share / Identity::CLASSES.len() as f64)?)?;
-        }
-        Ok(loss)
+        let levels: Vec<_> = people.iter().map(Identity::levels).collect();
+        let classes: Vec<_> = people.iter().map(Identity::classes).collect();
+        let rest = told.narrow(1, levels[0].len(), told.dim(1)? - levels[0].len())?;
+        level_loss(&told, &levels)? + class_loss(&rest, &Identity::CLASSES, &classes)?
     }
 }
 
-fn expected(people: &[Identity], class: usize, device: &Device) -> Compute<Tensor> {
-    let options: Vec<u32> = people.iter().map(|p| p.classes()[class] as u32).collect();
-    Tensor::from_vec(options, people.len(), device)
+/// The mean squared error of the first numbers told [b, …], in units of an even level's mean square, which is a third.
+pub(crate) fn level_loss<const N: usize>(told: &Tensor, levels: &[[f32; N]]) -> Compute<Tensor> {
+    let expected = Tensor::from_vec(levels.concat(), (levels.len(), N), told.device())?;
+    (told.narrow(1, 0, N)? - expected)?.sqr()?.mean_all()? * 3.0
+}
+
+/// The mean cross-entropy of classes whose options are told one class after another, [b, options].
+pub(crate) fn class_loss<const N: usize>(
+    told: &Tensor,
+    classes: &[Class; N],
+    chosen: &[[usize; N]],
+) -> Compute<Tensor> {
+    let mut first = 0;
+    let mut loss = Tensor::zeros((), told.dtype(), told.device())?;
+    for (at, class) in classes.iter().enumerate() {
+        let own = told.narrow(1, first, class.options.len())?;
+        first += class.options.len();
+        let expected: Vec<u32> = chosen.iter().map(|chosen| chosen[at] as u32).collect();
+        let expected = Tensor::from_vec(expected, chosen.len(), told.device())?;
+        loss = (loss + (cross_entropy(&own, &expected)? / N as f64)?)?;
+    }
+    Ok(loss)
 }
 
 #[cfg(test)]
 mod tests {
+    use candle_core::Device;
     use likeness_sdxl::parts::Variables;
 
     use super::*;

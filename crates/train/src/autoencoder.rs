@@ -48,13 +48,20 @@ pub fn loss(vae: &Vae, pictures: &Tensor, noise: &Tensor, terms: Terms) -> Compu
     let error = (&found - pictures)?;
     let normal = ((mean.sqr()? + log_variance.exp()?)? - log_variance)?;
     let normal = (normal.mean_all()? - 1.0)?.affine(0.5 * terms.normal, 0.0)?;
-    let edges = (edges(&error, D::Minus1)? + edges(&error, D::Minus2)?)?;
-    let loss = (error.abs()?.mean_all()? + (error.sqr()?.mean_all()? * terms.squared)?)?;
-    let loss = ((loss + (edges * terms.edges)?)? + normal)?;
     Ok(Outcome {
-        loss,
+        loss: (error_terms(&error, terms)? + normal)?,
         pictures: found,
     })
+}
+
+/// The terms that look at pictures' error alone, [b, 3, h, w].
+///
+/// # Errors
+/// A failing device.
+pub fn error_terms(error: &Tensor, terms: Terms) -> Compute<Tensor> {
+    let edges = (edges(error, D::Minus1)? + edges(error, D::Minus2)?)?;
+    let loss = (error.abs()?.mean_all()? + (error.sqr()?.mean_all()? * terms.squared)?)?;
+    loss + (edges * terms.edges)?
 }
 
 /// The mean absolute difference of neighbours along an axis.

@@ -81,7 +81,7 @@ pub fn frame(picture: &mut RgbImage, [left, top, right, bottom]: [f32; 4]) {
 /// Rows of pictures of one size under their columns' labels. Rows may have labels, too, over their first picture's left.
 pub fn sheet(columns: &[&str], rows: &[Vec<RgbImage>]) -> RgbImage {
     const GAP: u32 = 4;
-    let side = rows.iter().flatten().map(|p| p.dimensions());
+    let side = rows.iter().flatten().map(RgbImage::dimensions);
     let (width, height) = side.fold((0, 0), |(w, h), (x, y)| (w.max(x), h.max(y)));
     let longest = columns.iter().map(|c| c.chars().count()).max().unwrap_or(0);
     let step = (width.max(longest as u32 * LETTER) + GAP, height + GAP);
@@ -128,6 +128,10 @@ pub fn write(picture: &mut RgbImage, text: &str, (x, y): (u32, u32)) {
 mod tests {
     use super::*;
 
+    fn x_of(step: u32) -> u32 {
+        MARGIN + (f64::from(step) / 499.0 * f64::from(WIDTH - MARGIN)) as u32
+    }
+
     #[test]
     fn a_falling_loss_is_a_falling_curve() {
         let losses: Vec<f64> = (0..500).map(|i| 1.0 / (1.0 + f64::from(i))).collect();
@@ -138,9 +142,6 @@ mod tests {
         };
         let ends = (height(x_of(5)), height(x_of(490)));
         assert!(ends.0 < ends.1, "{ends:?}");
-        fn x_of(step: u32) -> u32 {
-            MARGIN + (f64::from(step) / 499.0 * f64::from(WIDTH - MARGIN)) as u32
-        }
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use candle_core::{Device, Result as Compute, Tensor};
 use image::RgbImage;
 use likeness_face::{
-    ClipOptions, Face, LandmarkSource, Landmarks, arcface_input, clip_input, pixel_values,
+    ClipOptions, Face, LandmarkSource, Landmarks, arcface_input, base_input, clip_input,
+    pixel_values,
 };
 use likeness_portraits::{Identity, Setting, draw, keypoints, landmarks};
 use rayon::prelude::*;
@@ -20,12 +21,23 @@ const SCALE_OFF: f64 = 0.04;
 pub struct Crops {
     /// For CLIP: RGB rows of a square.
     clip: RgbImage,
+    /// For CLIP, too: the face blurred, and the rest as it is.
+    base: Option<RgbImage>,
     /// For the face embedder, 112 × 112.
     face: RgbImage,
 }
 
 /// The crops of these pictures (person and setting), CLIP's at this side; who is a little off follows from the seed.
 pub fn crops(who: &[(u64, u64)], clip_side: u32, seed: u64) -> Vec<Crops> {
+    made(who, clip_side, seed, false)
+}
+
+/// The same, and those of the Base-LoRA.
+pub fn crops_with_base(who: &[(u64, u64)], clip_side: u32, seed: u64) -> Vec<Crops> {
+    made(who, clip_side, seed, true)
+}
+
+fn made(who: &[(u64, u64)], clip_side: u32, seed: u64, with_base: bool) -> Vec<Crops> {
     let one = |(at, &(person, setting)): (usize, &(u64, u64))| {
         let (identity, setting) = (Identity::drawn(person), Setting::drawn(setting));
         let photo = draw(&identity, &setting, PHOTO);
@@ -34,7 +46,7 @@ pub fn crops(who: &[(u64, u64)], clip_side: u32, seed: u64) -> Vec<Crops> {
         let marks = landmarks(&identity, &setting, PHOTO);
         let points = keypoints(&identity, &setting, PHOTO);
         let face = face(
-            marks.map(|p| moved.apply(p)),
+            &marks.map(|p| moved.apply(p)),
             points.map(|p| moved.apply(p)),
         );
         let options = ClipOptions {
@@ -43,6 +55,7 @@ pub fn crops(who: &[(u64, u64)], clip_side: u32, seed: u64) -> Vec<Crops> {
         };
         Crops {
             clip: clip_input(&photo, &face, &options).pixels,
+            base: with_base.then(|| base_input(&photo, &face, clip_side).pixels),
             face: arcface_input(&photo, &face),
         }
     };
@@ -103,6 +116,11 @@ impl Crops {
         &self.clip
     }
 
+    /// CLIP's with the face blurred, where it was asked for.
+    pub fn base(&self) -> Option<&RgbImage> {
+        self.base.as_ref()
+    }
+
     /// The face embedder's.
     pub fn face(&self) -> &RgbImage {
         &self.face
@@ -131,7 +149,7 @@ impl Moved {
     }
 }
 
-fn face(landmarks: Landmarks, keypoints: [[f32; 2]; 5]) -> Face {
+fn face(landmarks: &Landmarks, keypoints: [[f32; 2]; 5]) -> Face {
     let axis = |axis: usize| {
         let values = landmarks.iter().map(move |p| p[axis]);
         values.fold((f32::MAX, f32::MIN), |(low, high), v| {
@@ -142,7 +160,7 @@ fn face(landmarks: Landmarks, keypoints: [[f32; 2]; 5]) -> Face {
     Face {
         bbox: [left, top, right, bottom],
         score: 1.0,
-        landmarks,
+        landmarks: *landmarks,
         keypoints,
         landmark_source: LandmarkSource::Predicted,
     }

@@ -1,5 +1,7 @@
 //! The trained face models as ONNX files, with antelopev2's inputs and outputs.
 
+pub(crate) mod bundle;
+
 use std::collections::BTreeMap;
 
 use candle_core::{Tensor, Var};
@@ -77,11 +79,8 @@ pub fn landmarks(trained: &Trained) -> Result<Vec<u8>, Error> {
 pub fn detector(trained: &Trained) -> Result<Vec<u8>, Error> {
     let mut file = Writer::of(trained);
     let shape = |n: usize| {
-        if detector::LAYERS[n].2 {
-            HALVING
-        } else {
-            ConvShape::SAME
-        }
+        let halves = detector::LAYERS[n].2;
+        if halves { HALVING } else { ConvShape::SAME }
     };
     file.layers("input.1", 0..detector::LAYERS.len(), shape)?;
     let mut outputs = Vec::new();

@@ -17,6 +17,42 @@ pub struct Recipe {
     pub portraits: Portraits,
     /// The base model's parts, if they are trained, too.
     pub base: Option<Base>,
+    /// HyperLoRA's stages.
+    pub hyperlora: Option<HyperLora>,
+}
+
+/// Sizes and stages of a HyperLoRA.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HyperLora {
+    /// Numbers per token of the coefficients.
+    pub k: usize,
+    /// Of the ID-LoRA.
+    pub rank: usize,
+    /// Of the Base-LoRA.
+    pub base_rank: usize,
+    /// Width of the resamplers' latents.
+    pub dim: usize,
+    /// Layers of the resamplers.
+    pub depth: usize,
+    /// Heads of their attentions.
+    pub heads: usize,
+    /// Width of a head.
+    pub dim_head: usize,
+    /// Width of their feed-forward layers.
+    pub ff: usize,
+    /// Tokens that a face embedding becomes.
+    pub id_tokens: usize,
+    /// How often the picture that is shown to the ID-LoRA is the one that is painted, and not any of the person's.
+    pub same_picture: f64,
+    /// The bases' learning rate, as a multiple of the resamplers'.
+    pub bases_rate: f64,
+    /// Stage 1: the Base-LoRA alone, from pictures with the face blurred. Left out, there is none.
+    pub base: Option<Plan>,
+    /// Stage 2a: the ID-LoRA from CLIP's features.
+    pub clip: Plan,
+    /// Stage 2b: the ID-LoRA from the face embedding, too.
+    pub face: Plan,
 }
 
 /// People who are drawn, numbered from 0.
@@ -54,6 +90,8 @@ pub struct Base {
     pub models: PathBuf,
     /// The autoencoder.
     pub autoencoder: Plan,
+    /// Its decoder, after everything that sees latents: they stay what they are.
+    pub decoder: Option<Plan>,
     /// CLIP: half as many whole portraits come to a batch's faces.
     pub clip: Plan,
     /// The face embedder: a batch is pairs of one person's pictures.
@@ -64,6 +102,8 @@ pub struct Base {
     pub landmarks: Plan,
     /// The UNet and its text encoders.
     pub painter: Plan,
+    /// The judge of an evaluation, which is part of no bundle: without it none is trained.
+    pub judge: Option<Plan>,
 }
 
 impl Recipe {
@@ -104,6 +144,9 @@ impl Recipe {
                 "at least 1 `held_out`, 2 more `people`, and 2 `pictures` of each are needed",
             );
         }
+        if let Some(hyperlora) = &self.hyperlora {
+            hyperlora.check()?;
+        }
         match &self.base {
             Some(base) => base.check(),
             None => Ok(()),
@@ -111,13 +154,52 @@ impl Recipe {
     }
 }
 
+impl HyperLora {
+    fn check(&self) -> Result<(), Error> {
+        let sizes = [
+            self.k,
+            self.rank,
+            self.base_rank,
+            self.dim,
+            self.depth,
+            self.heads,
+            self.dim_head,
+            self.ff,
+            self.id_tokens,
+        ];
+        let wrong = |reason: &str| {
+            Err(Error::Recipe {
+                reason: format!("[hyperlora]: {reason}"),
+            })
+        };
+        if sizes.contains(&0) {
+            return wrong("every size must be at least 1");
+        }
+        if !(0.0..=1.0).contains(&self.same_picture) {
+            return wrong("`same_picture` must be from 0 to 1");
+        }
+        if !(self.bases_rate > 0.0 && self.bases_rate.is_finite()) {
+            return wrong("`bases_rate` must be above 0");
+        }
+        if let Some(base) = &self.base {
+            base.check("hyperlora.base")?;
+        }
+        self.clip.check("hyperlora.clip")?;
+        self.face.check("hyperlora.face")
+    }
+}
+
 impl Base {
     fn check(&self) -> Result<(), Error> {
         self.autoencoder.check("base.autoencoder")?;
+        if let Some(decoder) = &self.decoder {
+            decoder.check("base.decoder")?;
+        }
         self.clip.check("base.clip")?;
         self.face.check("base.face")?;
         self.detector.check("base.detector")?;
         self.landmarks.check("base.landmarks")?;
-        self.painter.check("base.painter")
+        self.painter.check("base.painter")?;
+        self.judge.map_or(Ok(()), |plan| plan.check("base.judge"))
     }
 }

@@ -141,6 +141,7 @@ pub fn draft(render: &v1::Render) -> Result<RenderDraft, Vec<FieldViolation>> {
             output_format,
             init_strength: render.init_image.as_ref().map(|init| init.strength),
             face_strength: render.face_detail.map(|detail| detail.strength),
+            best_of: render.best_of,
         }),
         (scheduler, format) => Err([scheduler.err(), format.err()]
             .into_iter()
@@ -161,25 +162,6 @@ pub fn init_image(strength: Strength) -> v1::InitImage {
 pub fn face_detail(strength: Strength) -> v1::FaceDetail {
     v1::FaceDetail {
         strength: strength.get() as f32,
-    }
-}
-
-/// Refuses the parts of a render that are in the contract but not built yet.
-///
-/// # Errors
-/// UNIMPLEMENTED, naming the first of them.
-pub fn refuse_unbuilt(render: &v1::Render) -> Result<(), Error> {
-    let unbuilt = [
-        (!render.sliders.is_empty(), "render.sliders"),
-        (
-            render.base_scale.is_some_and(|scale| scale != 0.0),
-            "render.base_scale",
-        ),
-        (render.best_of.is_some(), "render.best_of"),
-    ];
-    match unbuilt.iter().find(|(asked, _)| *asked) {
-        Some((_, field)) => Err(Error::unimplemented(field)),
-        None => Ok(()),
     }
 }
 
@@ -252,7 +234,6 @@ mod tests {
             face_detail: Some(v1::FaceDetail { strength: 0.4 }),
             ..v1::Render::default()
         };
-        refuse_unbuilt(&render).unwrap();
         let draft = draft(&render).unwrap();
         let [init, face] = [draft.init_strength, draft.face_strength]
             .map(|strength| Strength::from_wire(strength.unwrap()).unwrap());
@@ -268,20 +249,5 @@ mod tests {
             assert_eq!(state_from(state(*known).into()).unwrap(), *known);
         }
         assert!(state_from(0).is_err());
-    }
-
-    #[test]
-    fn what_is_not_built_is_refused_by_name() {
-        let render = v1::Render {
-            best_of: Some(4),
-            ..v1::Render::default()
-        };
-        assert!(
-            refuse_unbuilt(&render)
-                .unwrap_err()
-                .message
-                .contains("best_of")
-        );
-        assert!(refuse_unbuilt(&v1::Render::default()).is_ok());
     }
 }

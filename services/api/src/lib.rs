@@ -4,6 +4,7 @@
 mod admin;
 mod app;
 mod auth;
+mod consent;
 mod events;
 mod identity;
 mod render;

@@ -146,6 +146,7 @@ impl Server {
             .set_serving::<IdentityServiceServer<Identities>>()
             .await;
         health.set_serving::<RenderServiceServer<Renders>>().await;
+        health.set_serving::<SliderServiceServer<Sliders>>().await;
         health.set_serving::<AdminServiceServer<Admin>>().await;
         // Clients from before gRPC 1.57, and several later ones, know the older reflection only.
         let reflected = reflection().build_v1().context("reflection v1")?;
@@ -165,7 +166,9 @@ impl Server {
                 IdentityServiceServer::new(identities).max_decoding_message_size(MAX_MESSAGE),
             )
             .add_service(RenderServiceServer::new(renders).max_decoding_message_size(MAX_MESSAGE))
-            .add_service(SliderServiceServer::new(Sliders))
+            .add_service(SliderServiceServer::new(Sliders {
+                app: self.app.clone(),
+            }))
             .add_service(AdminServiceServer::new(Admin {
                 app: self.app.clone(),
             }));
@@ -189,6 +192,9 @@ async fn not_serving(health: &HealthReporter) {
         .await;
     health
         .set_not_serving::<RenderServiceServer<Renders>>()
+        .await;
+    health
+        .set_not_serving::<SliderServiceServer<Sliders>>()
         .await;
     health.set_not_serving::<AdminServiceServer<Admin>>().await;
     tokio::time::sleep(NOT_SERVING_NOTICE).await;

@@ -7,8 +7,9 @@ use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use crate::{
     bench::BenchCommand,
     bundle::BundleCommand,
-    client::{IdentitiesCommand, ModelsArgs, PhotosCommand, RendersCommand},
+    client::{IdentitiesCommand, ModelsArgs, PhotosCommand, RendersCommand, SlidersCommand},
     dev::DevArgs,
+    eval::EvalArgs,
     model::ModelCommand,
     operator::{KeysCommand, QueueCommand, TenantsCommand, WorkersCommand},
     services::{ApiService, DispatchService, EnrollService, MigrateArgs, RenderService},
@@ -66,6 +67,9 @@ pub enum Command {
     /// Client: requests to make pictures.
     #[command(subcommand)]
     Renders(RendersCommand),
+    /// Client: directions that a render can move along.
+    #[command(subcommand)]
+    Sliders(SlidersCommand),
     /// Client: the models that renders may name.
     Models(ModelsArgs),
 
@@ -94,6 +98,8 @@ pub enum Command {
     /// Models from a recipe.
     #[command(subcommand)]
     Train(TrainCommand),
+    /// What a bundle's identities are worth, in numbers.
+    Eval(Box<EvalArgs>),
     /// Print a completion script for a shell.
     Completions {
         /// Which shell.

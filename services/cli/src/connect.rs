@@ -5,7 +5,7 @@ use std::{future::Future, time::Duration};
 use clap::Args;
 use likeness_wire::v1::{
     admin_service_client::AdminServiceClient, identity_service_client::IdentityServiceClient,
-    render_service_client::RenderServiceClient,
+    render_service_client::RenderServiceClient, slider_service_client::SliderServiceClient,
 };
 use tonic::{
     Request, Status,
@@ -81,6 +81,13 @@ impl ClientArgs {
     /// The identities' client.
     pub async fn identities(&self) -> Result<IdentityServiceClient<Keyed>, Failure> {
         Ok(IdentityServiceClient::new(
+            keyed(&self.endpoint, &self.api_key).await?,
+        ))
+    }
+
+    /// The sliders' client.
+    pub async fn sliders(&self) -> Result<SliderServiceClient<Keyed>, Failure> {
+        Ok(SliderServiceClient::new(
             keyed(&self.endpoint, &self.api_key).await?,
         ))
     }

@@ -6,6 +6,7 @@ mod bundle;
 mod client;
 mod connect;
 mod dev;
+mod eval;
 mod fail;
 mod model;
 mod operator;
@@ -41,6 +42,7 @@ fn computes(command: &Command) -> bool {
             | Command::Model(_)
             | Command::Bench(_)
             | Command::Train(_)
+            | Command::Eval(_)
     )
 }
 
@@ -56,6 +58,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Model(command) => model::run(&command, cli.output),
         Command::Bench(command) => bench::run(&command, cli.output),
         Command::Train(command) => train::run(&command),
+        Command::Eval(args) => eval::eval(&args, cli.output),
         Command::Completions { shell } => {
             args::completions(shell);
             Ok(())
@@ -63,6 +66,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Identities(command) => connect::block_on(client::identities(command, cli.output)),
         Command::Photos(command) => connect::block_on(client::photos(command, cli.output)),
         Command::Renders(command) => connect::block_on(client::renders(command, cli.output)),
+        Command::Sliders(command) => connect::block_on(client::sliders(command, cli.output)),
         Command::Models(args) => connect::block_on(client::models(args, cli.output)),
         Command::Tenants(command) => connect::block_on(operator::tenants(command, cli.output)),
         Command::Keys(command) => connect::block_on(operator::keys(command, cli.output)),

@@ -1,14 +1,16 @@
 //! `likeness train …`: models from a recipe.
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use candle_core::Device;
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
-use likeness_sdxl::{DeviceName, NumberType};
-use likeness_train::base;
+use likeness_sdxl::DeviceName;
+use likeness_train::base::{self, Watch};
+use likeness_train::hyperlora;
 use likeness_train::recipe::Recipe;
 use likeness_train::run::{Ended, Progress};
 
@@ -19,6 +21,10 @@ use crate::fail::{Failure, failed};
 pub enum TrainCommand {
     /// A base model: autoencoder, encoders of text, pictures and faces, and UNet.
     Base(TrainArgs),
+    /// A HyperLoRA in the paper's three stages, and its base before it where that is not trained yet.
+    Hyperlora(TrainArgs),
+    /// What tells attributes of drawn people in an evaluation. It is part of no bundle.
+    Judge(TrainArgs),
 }
 
 /// What every training takes.
@@ -38,17 +44,22 @@ pub struct TrainArgs {
 /// Runs a training.
 pub fn run(command: &TrainCommand) -> Result<(), Failure> {
     match command {
-        TrainCommand::Base(args) => train_base(args),
+        TrainCommand::Base(args) => train(args, base::train),
+        TrainCommand::Hyperlora(args) => train(args, hyperlora::train),
+        TrainCommand::Judge(args) => train(args, base::train_judge),
     }
 }
 
-fn train_base(args: &TrainArgs) -> Result<(), Failure> {
+/// A training of this crate's.
+type Training = fn(&Recipe, &Path, &Device, &mut Watch<'_>) -> Result<Ended, likeness_train::Error>;
+
+fn train(args: &TrainArgs, training: Training) -> Result<(), Failure> {
     let recipe = Recipe::read(&args.config).map_err(failed)?;
-    let device = args.device.open(NumberType::F32).map_err(failed)?;
+    let device = args.device.open().map_err(failed)?;
     let stopped = stop_on_interrupt()?;
     let bar = Bar::default();
     let mut watch = |progress: Progress<'_>| bar.show(progress, &stopped);
-    let ended = base::train(&recipe, &args.out, &device, &mut watch).map_err(failed)?;
+    let ended = training(&recipe, &args.out, &device, &mut watch).map_err(failed)?;
     report(ended, args)
 }
 

@@ -8,7 +8,7 @@ use likeness_domain::{
 };
 use likeness_queue::{Delivery, IdentityEvent, PhotoPrompt};
 use likeness_registry::{
-    PgConnection, SealingContext, begin, commit, embeddings,
+    PgConnection, SealingContext, begin, coefficients, commit, embeddings,
     photos::queue::{self, PhotoClaim},
 };
 use tokio::time::Duration;
@@ -141,7 +141,7 @@ async fn accept(enroll: &Enroll, claim: &PhotoClaim, enrolled: &Enrolled) -> Res
     Ok(())
 }
 
-/// Stores an accepted photo's report, coefficients and embedding; `false` for a stale attempt.
+/// Stores an accepted photo's report, coefficients of both kinds and embedding; `false` for a stale attempt.
 async fn store(
     enroll: &Enroll,
     conn: &mut PgConnection,
@@ -158,10 +158,16 @@ async fn store(
     };
     let sealed = enroll.keys.seal(&context, &enrolled.coefficients)?;
     let embedding = enroll.keys.seal_embedding(&context, &enrolled.embedding)?;
+    let base = enrolled.base.as_ref();
+    let base = base.map(|base| enroll.keys.seal_base(&context, base));
+    let base = base.transpose()?;
     let (attempt, now) = (claim.attempt, enroll.clock.now());
     let current = queue::accept(conn, name.photo, attempt, quality, &sealed, now).await?;
     if current {
         embeddings::insert(conn, name.photo, &enroll.encoder, &embedding).await?;
+    }
+    if let Some(base) = base.filter(|_| current) {
+        coefficients::insert_base(conn, name.photo, &base, now).await?;
     }
     Ok(current)
 }

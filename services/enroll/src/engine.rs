@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use anyhow::Context as _;
 use candle_core::{Device, Tensor};
-use likeness_bundle::{Bundle, Detector as DetectorPart, FacePart};
+use likeness_bundle::Bundle;
 use likeness_domain::{
     coefficients::StoredCoefficients,
     embedding::FaceEmbedding,
@@ -13,10 +13,11 @@ use likeness_domain::{
     },
 };
 use likeness_face::{
-    ClipOptions, DetectorFile, FaceFiles, FaceModels, InspectError, Limits, Portrait,
-    arcface_input, clip_input, pixel_values,
+    ClipInput, ClipOptions, FaceModels, InspectError, Limits, Portrait, arcface_input, base_input,
+    clip_input, pixel_values,
 };
 use likeness_hyperlora::{ClipVision, Encoder};
+use likeness_models::face_files;
 use tokio::sync::{mpsc, oneshot};
 
 /// What became of a photo.
@@ -42,6 +43,8 @@ pub struct Enrolled {
     pub coefficients: StoredCoefficients,
     /// What the recogniser said.
     pub embedding: FaceEmbedding,
+    /// What the base resampler predicted, before the mean, where the bundle has one.
+    pub base: Option<StoredCoefficients>,
 }
 
 struct Job {
@@ -143,7 +146,22 @@ impl Models {
             quality: report(&portrait.report),
             coefficients: StoredCoefficients::from_coefficients(coefficients),
             embedding: FaceEmbedding::new(embedding.to_vec())?,
+            base: self.base(portrait)?,
         })
+    }
+
+    /// Everything around the person, if the bundle has a Base-LoRA: the encoder sees the photo with the face blurred.
+    fn base(&self, portrait: &Portrait) -> anyhow::Result<Option<StoredCoefficients>> {
+        if !self.encoder.has_base() {
+            return Ok(None);
+        }
+        let size = u32::try_from(self.clip.image_size())?;
+        let view = base_input(&portrait.image, &portrait.face, size);
+        let per_photo = self.encoder.base_per_photo(&self.states(&view)?)?;
+        let coefficients = per_photo
+            .first()
+            .context("the base resampler gave no coefficients")?;
+        Ok(Some(StoredCoefficients::from_coefficients(coefficients)))
     }
 
     fn embedding(&self, portrait: &Portrait) -> anyhow::Result<[f32; 512]> {
@@ -152,27 +170,18 @@ impl Models {
     }
 
     fn clip_hidden(&self, portrait: &Portrait) -> anyhow::Result<Tensor> {
-        let side = self.clip.image_size();
         let options = ClipOptions {
-            size: u32::try_from(side)?,
+            size: u32::try_from(self.clip.image_size())?,
             ..ClipOptions::default()
         };
-        let view = clip_input(&portrait.image, &portrait.face, &options);
+        self.states(&clip_input(&portrait.image, &portrait.face, &options))
+    }
+
+    fn states(&self, view: &ClipInput) -> anyhow::Result<Tensor> {
+        let side = self.clip.image_size();
         let pixels =
             Tensor::from_vec(pixel_values(&view.pixels), (1, 3, side, side), &Device::Cpu)?;
         Ok(self.clip.hidden_states(&pixels)?)
-    }
-}
-
-fn face_files(part: FacePart) -> FaceFiles {
-    FaceFiles {
-        detector: match part.detector {
-            DetectorPart::Frontal => DetectorFile::Builtin,
-            DetectorPart::Onnx(path) => DetectorFile::Onnx(path),
-            DetectorPart::OnnxThenFrontal(path) => DetectorFile::OnnxThenBuiltin(path),
-        },
-        landmarks: part.landmarks,
-        recognizer: part.recognizer,
     }
 }
 

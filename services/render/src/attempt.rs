@@ -14,14 +14,14 @@ use likeness_domain::{
 use likeness_queue::{
     CancelNotice, ClaimReply, ClaimRequest, CoefficientsReply, CoefficientsRequest, Delivery,
     FinishRequest, Grant, Preview, Progress, QueueError, Refusal, RenderPrompt, RenewReply,
-    RenewRequest, Upload, WorkOutcome,
+    RenewRequest, Set, Upload, WorkOutcome,
 };
 use likeness_sdxl::Init;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    engine::{Failure, Job, Painted, Slot, start},
+    engine::{Failure, Job, Painted, Slide, Slot, start},
     server::Render,
     stop::{Stop, StopReason},
 };
@@ -73,6 +73,7 @@ async fn claim(render: &Render, prompt: &RenderPrompt) -> Result<ClaimReply, Que
         render: prompt.render,
         publication: prompt.publication,
         worker: render.worker.clone(),
+        stacks: true,
     };
     render
         .queue
@@ -140,11 +141,15 @@ impl<'a> Attempt<'a> {
     }
 
     async fn paint(&self, slot: Slot) -> Result<Painted, Failure> {
-        let (sets, init) = tokio::try_join!(self.coefficients(), self.init())?;
+        let coefficients = async { tokio::try_join!(self.sets(), self.sliders(), self.base()) };
+        let ((sets, sliders, base), init) = tokio::try_join!(coefficients, self.init())?;
         let (progress, steps) = mpsc::unbounded_channel();
         let job = Job {
             spec: self.grant.spec.clone(),
             sets,
+            sliders,
+            base,
+            reference: self.grant.reference.clone(),
             init,
             alone: self.grant.alone,
             stop: self.stop.clone(),
@@ -220,19 +225,49 @@ impl<'a> Attempt<'a> {
         })
     }
 
-    async fn coefficients(&self) -> Result<Vec<(Coefficients, f32)>, Failure> {
+    /// Who is shown.
+    async fn sets(&self) -> Result<Vec<(Coefficients, f32)>, Failure> {
+        self.blend(Set::Identity).await
+    }
+
+    /// Everything around who is shown, where it is asked for.
+    async fn base(&self) -> Result<Vec<(Coefficients, f32)>, Failure> {
+        if self.grant.spec.base_scale > 0.0 {
+            self.blend(Set::Base).await
+        } else {
+            Ok(Vec::new())
+        }
+    }
+
+    async fn blend(&self, of: fn(usize) -> Set) -> Result<Vec<(Coefficients, f32)>, Failure> {
         let mut sets = Vec::with_capacity(self.grant.coefficient_sets.len());
-        for (set, weight) in (0..).zip(&self.grant.coefficient_sets) {
-            sets.push((self.coefficient_set(set).await?, *weight));
+        for (at, weight) in self.grant.coefficient_sets.iter().enumerate() {
+            sets.push((self.coefficient_set(of(at)).await?, *weight));
         }
         Ok(sets)
     }
 
-    async fn coefficient_set(&self, set: u32) -> Result<Coefficients, Failure> {
+    /// The sliders that move anything.
+    async fn sliders(&self) -> Result<Vec<Slide>, Failure> {
+        let mut sliders = Vec::with_capacity(self.grant.sliders.len());
+        for (at, &scale) in self.grant.sliders.iter().enumerate() {
+            if scale != 0.0 {
+                sliders.push(Slide {
+                    before: self.coefficient_set(Set::Before(at)).await?,
+                    after: self.coefficient_set(Set::After(at)).await?,
+                    scale,
+                });
+            }
+        }
+        Ok(sliders)
+    }
+
+    async fn coefficient_set(&self, set: Set) -> Result<Coefficients, Failure> {
+        let (identities, sliders) = (&self.grant.coefficient_sets, &self.grant.sliders);
         let request = CoefficientsRequest {
             render: self.id,
             attempt: self.grant.attempt,
-            set,
+            set: set.number(identities.len(), sliders.len()),
         };
         let endpoint = self.render.queue.subjects().coefficients();
         match self

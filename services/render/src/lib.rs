@@ -6,12 +6,10 @@ mod device;
 mod engine;
 mod hello;
 mod intake;
-mod sdxl;
 mod server;
 mod stop;
 
 pub use device::{Compute, ComputeArgs};
 pub use engine::{Engine, Failure, Job, Painted};
-pub use sdxl::{load_sdxl, low_rank_updates};
 pub use server::{Render, RenderArgs};
 pub use stop::{Stop, StopReason};

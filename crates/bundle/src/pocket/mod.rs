@@ -4,11 +4,14 @@
 //! machine, in seconds: a render depends on prompt, seed, identity and scale as a real one does, but
 //! shows coloured texture and nobody's face.
 
+mod base;
 mod hyperlora;
 mod recognizer;
 mod tensors;
 mod tokenizer;
 mod unet;
+
+pub use base::add_base;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -22,8 +22,48 @@ pub struct CoefficientsRequest {
     pub render: RenderId,
     /// The worker's attempt.
     pub attempt: u32,
-    /// Which set, from 0, of the grant's `coefficient_sets`.
+    /// Which set, by its [`Set::number`].
     pub set: u32,
+}
+
+/// Which coefficients of a render. The numbers go through the identities, then through the sliders' starts and ends, then
+/// through the identities' base coefficients: a service of before sliders knows the first of these, and refuses all others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Set {
+    /// Those of identity i, as in the grant's `coefficient_sets`.
+    Identity(usize),
+    /// Where slider i starts, as in the grant's `sliders`.
+    Before(usize),
+    /// Where slider i leads.
+    After(usize),
+    /// The base coefficients of identity i.
+    Base(usize),
+}
+
+impl Set {
+    /// Its number in a render of so many identities and sliders.
+    pub fn number(self, identities: usize, sliders: usize) -> u32 {
+        let place = match self {
+            Self::Identity(at) => at,
+            Self::Before(at) => identities + 2 * at,
+            Self::After(at) => identities + 2 * at + 1,
+            Self::Base(at) => identities + 2 * sliders + at,
+        };
+        u32::try_from(place).unwrap_or(u32::MAX)
+    }
+
+    /// Which one a number means in a render of so many identities and sliders.
+    pub fn from_number(number: u32, identities: usize, sliders: usize) -> Option<Self> {
+        let place = number as usize;
+        let Some(beyond) = place.checked_sub(identities) else {
+            return Some(Self::Identity(place));
+        };
+        match beyond.checked_sub(2 * sliders) {
+            None if beyond.is_multiple_of(2) => Some(Self::Before(beyond / 2)),
+            None => Some(Self::After(beyond / 2)),
+            Some(base) => (base < identities).then_some(Self::Base(base)),
+        }
+    }
 }
 
 json_messages!(CoefficientsRequest);

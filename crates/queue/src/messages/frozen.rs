@@ -8,6 +8,7 @@ use likeness_domain::{
     RenderId, RenderState, WorkerKind,
     bundle::{BundleSummary, RenderDefaults},
     coefficients::Coefficients,
+    embedding::FaceEmbedding,
     render::{
         ImageFormat, RenderProgress, RenderSpec, RenderTimings, RenderedImage, Scheduler, Strength,
     },
@@ -88,6 +89,7 @@ fn grant() -> Grant {
             output_format: ImageFormat::Png,
             init_strength: None,
             face_strength: None,
+            best_of: 1,
         },
         expire_time: DateTime::from_timestamp(1_800_000_000, 0).unwrap(),
         coefficient_sets: vec![0.25, 0.75],
@@ -98,6 +100,8 @@ fn grant() -> Grant {
         upload_expire: DateTime::from_timestamp(1_800_000_600, 0).unwrap(),
         start_url: None,
         alone: false,
+        sliders: Vec::new(),
+        reference: None,
     }
 }
 
@@ -107,10 +111,19 @@ fn claims() {
         render: render(),
         publication: 2,
         worker: "w".to_owned(),
+        stacks: false,
     };
     frozen(
         &claim,
         &format!(r#"{{"v":1,"render":"{ID}","publication":2,"worker":"w"}}"#),
+    );
+    let stacks = ClaimRequest {
+        stacks: true,
+        ..claim
+    };
+    frozen(
+        &stacks,
+        &format!(r#"{{"v":1,"render":"{ID}","publication":2,"worker":"w","stacks":true}}"#),
     );
     let refused = ClaimReply::Refused {
         reason: Refusal::StalePublication,
@@ -164,6 +177,76 @@ fn claims_of_renders_with_options() {
 }
 
 #[test]
+fn claims_of_renders_with_sliders() {
+    let plain = grant();
+    let spec = RenderSpec {
+        base_scale: 0.5,
+        best_of: 4,
+        ..plain.spec.clone()
+    };
+    let grant = Grant {
+        spec,
+        coefficient_sets: vec![1.0],
+        sliders: vec![0.75, -0.5],
+        reference: FaceEmbedding::new(vec![0.0, 1.0]).ok(),
+        ..plain
+    };
+    assert!(!format!("{grant:?}").contains("AAAAAAAAgD8="));
+    frozen(
+        &ClaimReply::Granted(Box::new(grant)),
+        concat!(
+            r#"{"v":1,"answer":"GRANTED","attempt":3,"lease_seconds":30,"spec":{"model":"pocket","#,
+            r#""id_scale":0.8,"base_scale":0.5,"prompt":"SECRET-PROMPT","negative_prompt":null,"#,
+            r#""seed":42,"steps":20,"guidance":3.5,"scheduler":"dpmpp_2m_karras","width":256,"#,
+            r#""height":320,"image_count":1,"output_format":"png","best_of":4},"#,
+            r#""expire_time":"2027-01-15T08:00:00Z","coefficient_sets":[1.0],"#,
+            r#""uploads":[{"url":"https://s3/SECRET-LINK","content_type":"image/png"}],"#,
+            r#""upload_expire":"2027-01-15T08:10:00Z","sliders":[0.75,-0.5],"#,
+            r#""reference":"AAAAAAAAgD8="}"#,
+        ),
+    );
+}
+
+#[test]
+fn a_damaged_reference_is_an_error_that_does_not_show_it() {
+    let parcel = ClaimReply::Granted(Box::new(Grant {
+        reference: FaceEmbedding::new(vec![0.0, 1.0]).ok(),
+        ..grant()
+    }))
+    .encode()
+    .unwrap();
+    let json = std::str::from_utf8(&parcel.body).unwrap();
+    for wrong in ["AAAAAAAAgEA=", "AAAA", "-"] {
+        let damaged = json.replace("AAAAAAAAgD8=", wrong);
+        assert_ne!(damaged, json);
+        let error = ClaimReply::decode(&no_header, damaged.as_bytes()).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("AAAA"), "{error}");
+    }
+}
+
+#[test]
+fn sets_are_numbered_without_gaps_and_the_identities_first() {
+    let (identities, sliders) = (2, 2);
+    let expected = [
+        Set::Identity(0),
+        Set::Identity(1),
+        Set::Before(0),
+        Set::After(0),
+        Set::Before(1),
+        Set::After(1),
+        Set::Base(0),
+        Set::Base(1),
+    ];
+    for (number, set) in (0..).zip(expected) {
+        assert_eq!(set.number(identities, sliders), number);
+        let read = Set::from_number(number, identities, sliders);
+        assert_eq!(read, Some(set));
+    }
+    assert_eq!(Set::from_number(8, identities, sliders), None);
+    assert_eq!(Set::from_number(0, 0, 0), None);
+}
+
+#[test]
 fn renewals() {
     let renew = RenewRequest {
         render: render(),
@@ -207,6 +290,11 @@ fn finishes() {
         size_bytes: 9,
         sha256: "ab".to_owned(),
         seed: 42,
+        likeness: None,
+    };
+    let measured = RenderedImage {
+        likeness: Some(0.5),
+        ..image.clone()
     };
     let timings = RenderTimings {
         synthesis: 0.5,
@@ -222,6 +310,17 @@ fn finishes() {
             r#"{"kind":"SUCCEEDED","images":[{"format":"png","width":256,"height":320,"#,
             r#""size_bytes":9,"sha256":"ab","seed":42}],"timings":{"synthesis":0.5,"merge":0.25,"#,
             r#""sampling":0.0,"encoding":0.0,"upload":0.0}}"#,
+        )),
+    );
+    frozen(
+        &finish(WorkOutcome::Succeeded {
+            images: vec![measured],
+            timings,
+        }),
+        &finish_json(concat!(
+            r#"{"kind":"SUCCEEDED","images":[{"format":"png","width":256,"height":320,"#,
+            r#""size_bytes":9,"sha256":"ab","seed":42,"likeness":0.5}],"timings":{"synthesis":0.5,"#,
+            r#""merge":0.25,"sampling":0.0,"encoding":0.0,"upload":0.0}}"#,
         )),
     );
     frozen(
@@ -278,6 +377,7 @@ fn hellos() {
             width: 256,
             height: 320,
         },
+        base: false,
     };
     let hello = Hello {
         worker: "w".to_owned(),
@@ -300,6 +400,16 @@ fn hellos() {
             r#""guidance":3.5,"id_scale":0.8,"width":256,"height":320}}}"#,
         ),
     );
+    let with_base = Hello {
+        bundle: hello.bundle.clone().map(|bundle| BundleSummary {
+            base: true,
+            ..bundle
+        }),
+        ..hello
+    };
+    let parcel = with_base.encode().unwrap();
+    let json = std::str::from_utf8(&parcel.body).unwrap();
+    assert!(json.ends_with(r#""height":320},"base":true}}"#), "{json}");
     frozen(&HelloReply { drain: true }, r#"{"v":1,"drain":true}"#);
 }
 

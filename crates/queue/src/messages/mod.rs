@@ -7,7 +7,7 @@ mod event;
 mod work;
 
 pub use announce::{Hello, HelloReply};
-pub use coefficients::{CoefficientsReply, CoefficientsRequest};
+pub use coefficients::{CoefficientsReply, CoefficientsRequest, Set};
 pub use event::{CancelNotice, IdentityEvent, Preview, Progress, RenderEvent, Wake};
 pub use work::{
     ClaimReply, ClaimRequest, FinishReply, FinishRequest, Grant, PhotoPrompt, Refusal,

@@ -2,12 +2,15 @@
 
 use std::fmt;
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use chrono::{DateTime, Utc};
 use likeness_domain::{
     PhotoId, RenderId, RenderState,
+    embedding::FaceEmbedding,
     render::{RenderSpec, RenderTimings, RenderedImage},
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use zeroize::Zeroizing;
 
 use crate::codec::json_messages;
 
@@ -46,6 +49,10 @@ pub struct ClaimRequest {
     pub publication: u32,
     /// Who asks.
     pub worker: String,
+    /// It applies sliders and the Base-LoRA, and picks the best of several candidates. A worker of before would leave them
+    /// away without a word.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub stacks: bool,
 }
 
 /// Whether the worker may.
@@ -105,6 +112,43 @@ pub struct Grant {
     /// Paint its images one at a time, with nothing beside them.
     #[serde(default, skip_serializing_if = "is_false")]
     pub alone: bool,
+    /// How far to move along each slider. [`Set`](super::Set) says how to ask for the ends' coefficients.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sliders: Vec<f32>,
+    /// The face that images are compared with, where the render shows exactly one identity: as personal as coefficients.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "embedding_to_base64",
+        deserialize_with = "embedding_from_base64"
+    )]
+    pub reference: Option<FaceEmbedding>,
+}
+
+#[allow(clippy::ref_option, reason = "serde calls it with the field")]
+fn embedding_to_base64<S: Serializer>(
+    embedding: &Option<FaceEmbedding>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let text = embedding
+        .as_ref()
+        .map(|embedding| Zeroizing::new(STANDARD.encode(embedding.to_bytes())));
+    match &text {
+        Some(text) => serializer.serialize_some(text.as_str()),
+        None => serializer.serialize_none(),
+    }
+}
+
+fn embedding_from_base64<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<FaceEmbedding>, D::Error> {
+    let Some(text) = Option::<String>::deserialize(deserializer)?.map(Zeroizing::new) else {
+        return Ok(None);
+    };
+    let bytes = STANDARD.decode(text.as_str()).map(Zeroizing::new);
+    let bytes = bytes.map_err(|_| D::Error::custom("not base64"))?;
+    let embedding = FaceEmbedding::from_bytes(&bytes).map_err(D::Error::custom)?;
+    Ok(Some(embedding))
 }
 
 impl fmt::Debug for Grant {

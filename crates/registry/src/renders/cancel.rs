@@ -36,7 +36,7 @@ pub async fn cancel(
     get(conn, tenant, id).await
 }
 
-/// Stops every render that shows an identity, for its deletion, whose transaction this is: those that wait become
+/// Stops every render that shows an identity, or moves along a slider made from it, for its deletion, whose transaction this is: those that wait become
 /// FAILED with `IDENTITY_DELETED`, those that RUN are marked for their workers and returned as RUNNING.
 ///
 /// # Errors
@@ -52,7 +52,7 @@ pub async fn fail_of_identity(
         "WITH showing AS (
              SELECT r.id FROM renders r
              WHERE r.tenant_id = $1 AND r.state IN ('QUEUED', 'DISPATCHED', 'RUNNING')
-                 AND r.id IN (SELECT render_id FROM render_identities WHERE identity_id = $2)
+                 AND r.id IN (SELECT render_id FROM render_sources WHERE identity_id = $2)
              ORDER BY r.id FOR UPDATE)
          UPDATE renders r SET
              state = CASE state WHEN 'RUNNING' THEN state ELSE 'FAILED' END,

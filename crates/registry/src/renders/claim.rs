@@ -42,7 +42,7 @@ pub enum Refusal {
     NotDispatched,
     /// Its `expire_time` has passed.
     Expired,
-    /// Someone it shows has no valid consent, or has been deleted.
+    /// Someone it shows, or a slider of it was made from, has no valid consent, or has been deleted.
     NoConsent,
     /// Coefficients that it is pinned to have been deleted.
     CoefficientsGone,
@@ -84,11 +84,12 @@ pub(super) struct Fatal {
 
 pub(super) const IDENTITY_DELETED: Fatal = Fatal {
     reason: "IDENTITY_DELETED",
-    message: "an identity that the render shows was deleted",
+    message: "an identity that the render shows, or that a slider of it was made from, was deleted",
 };
 const CONSENT_REVOKED: Fatal = Fatal {
     reason: "CONSENT_REVOKED",
-    message: "an identity that the render shows has no consent; record it and create the render again",
+    message: "an identity that the render shows, or that a slider of it was made from, has no consent; \
+              record it and create the render again",
 };
 const COEFFICIENTS_GONE: Fatal = Fatal {
     reason: "COEFFICIENTS_GONE",
@@ -130,7 +131,7 @@ pub async fn claim(
 async fn lock_identities(conn: &mut PgConnection, render: RenderId) -> Result<(), Error> {
     sqlx::query!(
         "SELECT id FROM identities
-         WHERE id IN (SELECT identity_id FROM render_identities WHERE render_id = $1)
+         WHERE id IN (SELECT identity_id FROM render_sources WHERE render_id = $1)
          ORDER BY id FOR SHARE",
         render.0
     )
@@ -170,7 +171,7 @@ async fn refusal(
     Ok(None)
 }
 
-/// Tells what forbids to show the render's identities: the gravest first.
+/// Tells what forbids to use the render's identities, shown or at a slider's end: the gravest first.
 async fn unfit(
     conn: &mut PgConnection,
     render: RenderId,
@@ -186,7 +187,7 @@ async fn unfit(
                        WHERE p.id = pinned.id AND p.identity_id = s.identity_id
                            AND p.state = 'ACCEPTED' AND c.encoder = b.encoder))), true)
                    AS "coefficients!"
-           FROM render_identities s
+           FROM render_sources s
            JOIN renders r ON r.id = s.render_id
            JOIN bundles b ON b.digest = r.bundle
            LEFT JOIN identities i ON i.id = s.identity_id AND i.tenant_id = r.tenant_id

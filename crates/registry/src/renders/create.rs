@@ -9,7 +9,7 @@ use serde::Serialize;
 use sqlx::{PgConnection, types::Json};
 use uuid::Uuid;
 
-use super::{Render, RenderIdentity};
+use super::{Render, RenderIdentity, RenderSlider};
 use crate::error::{breaks, database};
 
 /// A render to be. Its parameters, its identities' consent and its tenant's quota have been checked.
@@ -37,6 +37,8 @@ pub struct NewRender {
     pub expire_time: DateTime<Utc>,
     /// Who it shows.
     pub identities: Vec<RenderIdentity>,
+    /// What it moves along.
+    pub sliders: Vec<RenderSlider>,
     /// The failed render that this one repeats.
     pub retry_of: Option<RenderId>,
     /// Where its last state is reported.
@@ -81,7 +83,8 @@ pub async fn create_many(
              SELECT * FROM jsonb_to_recordset($1) AS n (
                  id uuid, tenant_id uuid, priority smallint, bundle text, pool text, spec jsonb,
                  labels jsonb, cost_seconds real, start_time timestamptz, expire_time timestamptz,
-                 retry_of uuid, webhook_url text, webhook_key uuid, identities jsonb)),
+                 retry_of uuid, webhook_url text, webhook_key uuid, identities jsonb,
+                 sliders jsonb)),
          render AS (
              INSERT INTO renders (id, tenant_id, priority, bundle, pool, spec, labels, cost_seconds,
                                   start_time, run_after, expire_time, retry_of, webhook_url,
@@ -89,7 +92,17 @@ pub async fn create_many(
              SELECT id, tenant_id, priority, bundle, pool, spec, labels, cost_seconds, start_time,
                  CASE WHEN start_time > $2 THEN start_time END, expire_time, retry_of, webhook_url,
                  webhook_key, $2
-             FROM new)
+             FROM new),
+         moved AS (
+             INSERT INTO render_sliders (render_id, position, slider_id, scale, before_identity,
+                                         before_photos, after_identity, after_photos)
+             SELECT new.id, s.position - 1, s.slider_id, s.scale, s.before_identity,
+                 s.before_photos, s.after_identity, s.after_photos
+             FROM new, ROWS FROM (jsonb_to_recordset(new.sliders)
+                 AS (slider_id uuid, scale real, before_identity uuid, before_photos uuid[],
+                     after_identity uuid, after_photos uuid[])) WITH ORDINALITY
+                 AS s (slider_id, scale, before_identity, before_photos, after_identity,
+                       after_photos, position))
          INSERT INTO render_identities (render_id, position, identity_id, weight, photo_ids)
          SELECT new.id, shown.position - 1, shown.identity_id, shown.weight, shown.photo_ids
          FROM new, ROWS FROM (jsonb_to_recordset(new.identities)
@@ -126,6 +139,7 @@ struct NewRow<'a> {
     webhook_url: Option<&'a str>,
     webhook_key: Option<Uuid>,
     identities: &'a [RenderIdentity],
+    sliders: &'a [RenderSlider],
 }
 
 impl<'a> From<&'a NewRender> for NewRow<'a> {
@@ -145,6 +159,7 @@ impl<'a> From<&'a NewRender> for NewRow<'a> {
             webhook_url: new.webhook.as_ref().map(|webhook| webhook.url.as_str()),
             webhook_key: new.webhook.as_ref().map(|webhook| webhook.key.0),
             identities: &new.identities,
+            sliders: &new.sliders,
         }
     }
 }
@@ -174,6 +189,7 @@ fn as_created(new: &NewRender, now: DateTime<Utc>) -> Render {
         finished_at: None,
         retry_of: new.retry_of,
         identities: new.identities.clone(),
+        sliders: new.sliders.clone(),
         images: Vec::new(),
         webhook_url: new.webhook.as_ref().map(|webhook| webhook.url.clone()),
         deliveries: Vec::new(),

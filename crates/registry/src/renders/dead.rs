@@ -108,7 +108,13 @@ pub async fn requeue(
              FROM unnest($1::uuid[], $2::uuid[]) AS chosen (old, new)
              JOIN renders r ON r.id = chosen.old
              ON CONFLICT (retry_of) WHERE retry_of IS NOT NULL DO NOTHING
-             RETURNING id, retry_of)
+             RETURNING id, retry_of),
+         moved AS (
+             INSERT INTO render_sliders (render_id, position, slider_id, scale, before_identity,
+                                         before_photos, after_identity, after_photos)
+             SELECT made.id, s.position, s.slider_id, s.scale, s.before_identity, s.before_photos,
+                 s.after_identity, s.after_photos
+             FROM made JOIN render_sliders s ON s.render_id = made.retry_of)
          INSERT INTO render_identities (render_id, position, identity_id, weight, photo_ids)
          SELECT made.id, i.position, i.identity_id, i.weight, i.photo_ids
          FROM made JOIN render_identities i ON i.render_id = made.retry_of",

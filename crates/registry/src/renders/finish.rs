@@ -174,8 +174,15 @@ fn check_image(
     if image.format != spec.output_format {
         return Err("expected the format that the render asked for");
     }
-    if image.seed != spec.seed.saturating_add(position as i64) {
-        return Err("expected the render's seed plus the image's position");
+    let mut seeds = (0..spec.best_of).map(|candidate| spec.seed_of(position as u32, candidate));
+    if !seeds.any(|seed| seed == image.seed) {
+        return Err("expected the seed of one of the image's candidates");
+    }
+    if image
+        .likeness
+        .is_some_and(|likeness| !(-1.0..=1.0).contains(&likeness))
+    {
+        return Err("expected a likeness from -1 to 1, or none");
     }
     if image.size_bytes == 0 || image.size_bytes > i64::MAX as u64 {
         return Err("expected a file with bytes in it");
@@ -200,13 +207,13 @@ async fn win(
                  lease_until = NULL
              WHERE id = $1 RETURNING id, attempt)
          INSERT INTO render_images (render_id, position, attempt, format, width, height, size_bytes,
-                                    sha256, seed)
+                                    sha256, seed, likeness)
          SELECT won.id, i.position - 1, won.attempt, i.format, i.width, i.height, i.size_bytes,
-                i.sha256, i.seed
+                i.sha256, i.seed, i.likeness
          FROM won, ROWS FROM (jsonb_to_recordset($4)
              AS (format text, width integer, height integer, size_bytes bigint, sha256 text,
-                 seed bigint)) WITH ORDINALITY
-             AS i (format, width, height, size_bytes, sha256, seed, position)",
+                 seed bigint, likeness real)) WITH ORDINALITY
+             AS i (format, width, height, size_bytes, sha256, seed, likeness, position)",
         running.id,
         Json(timings) as _,
         now,

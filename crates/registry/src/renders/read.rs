@@ -9,7 +9,7 @@ use likeness_domain::{
 use sqlx::{PgConnection, types::Json};
 use uuid::Uuid;
 
-use super::{Render, RenderError, RenderIdentity, StoredImage, WebhookDelivery};
+use super::{Render, RenderError, RenderIdentity, RenderSlider, StoredImage, WebhookDelivery};
 use crate::error::{corrupt, database};
 
 /// Which renders to list; an empty filter lists all.
@@ -162,6 +162,10 @@ pub(super) async fn load(conn: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Re
                                           ORDER BY i.position)
                          FROM render_identities i WHERE i.render_id = r.id), '[]')
                    AS "identities!: Json<Vec<RenderIdentity>>",
+               coalesce((SELECT jsonb_agg(to_jsonb(s) - '{render_id,position}'::text[]
+                                          ORDER BY s.position)
+                         FROM render_sliders s WHERE s.render_id = r.id), '[]')
+                   AS "sliders!: Json<Vec<RenderSlider>>",
                coalesce((SELECT jsonb_agg(jsonb_build_object('attempt', m.attempt, 'image',
                                               to_jsonb(m) - '{render_id,position,attempt}'::text[])
                                           ORDER BY m.position)
@@ -206,6 +210,7 @@ struct RenderRow {
     finished_at: Option<DateTime<Utc>>,
     retry_of: Option<Uuid>,
     identities: Json<Vec<RenderIdentity>>,
+    sliders: Json<Vec<RenderSlider>>,
     images: Json<Vec<StoredImage>>,
     deliveries: Json<Vec<WebhookDelivery>>,
 }
@@ -240,6 +245,7 @@ impl TryFrom<RenderRow> for Render {
             finished_at: row.finished_at,
             retry_of: row.retry_of.map(RenderId),
             identities: row.identities.0,
+            sliders: row.sliders.0,
             images: row.images.0,
             deliveries: row.deliveries.0,
         })

@@ -16,6 +16,7 @@ mod finishing;
 mod leading;
 mod placing;
 mod reading;
+mod sliders;
 mod sweeps;
 mod transitions;
 mod usage;

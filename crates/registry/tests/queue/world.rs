@@ -53,6 +53,7 @@ pub fn bundle() -> BundleSummary {
             width: 64,
             height: 64,
         },
+        base: false,
     }
 }
 
@@ -304,6 +305,7 @@ pub fn new_render(enrolled: Enrolled, change: impl FnOnce(&mut NewRender)) -> Ne
             weight: 1.0,
             photo_ids: vec![enrolled.photo],
         }],
+        sliders: Vec::new(),
         retry_of: None,
         webhook: None,
     };
@@ -319,6 +321,7 @@ pub fn image(seed: i64) -> RenderedImage {
         size_bytes: 1234,
         sha256: "a".repeat(64),
         seed,
+        likeness: None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Coefficients of accepted photos.
 
 use likeness_domain::ErrorKind;
-use likeness_registry::{coefficients, photos};
+use likeness_registry::{SealingContext, coefficients, photos};
 
 use crate::world::{ENCODER, OTHER_ENCODER, World, at, id, key_ring, refused, stored};
 
@@ -84,4 +84,49 @@ async fn sealed_bytes_that_were_moved_to_another_row_do_not_open() {
     let error = opened.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Internal);
     assert!(format!("{error:?}").contains(&first.to_string()));
+}
+
+#[tokio::test]
+async fn base_coefficients_are_kept_beside_the_others_and_go_with_their_photo() {
+    let world = World::new().await;
+    let identity = world.identity().await;
+    let name = world.accepted(identity, 1.0).await;
+    let without = world.accepted(identity, 2.0).await;
+    let context = SealingContext {
+        tenant: world.tenant,
+        identity,
+        photo: name.photo,
+        encoder: ENCODER,
+    };
+    let sealed = key_ring().seal_base(&context, &stored(9.0)).unwrap();
+    let conn = &mut *world.conn().await;
+    coefficients::insert_base(conn, name.photo, &sealed, at(2))
+        .await
+        .unwrap();
+    let both = [name.photo, without.photo];
+    assert!(
+        coefficients::have_base(conn, &both[..1], ENCODER)
+            .await
+            .unwrap()
+    );
+    assert!(
+        !coefficients::have_base(conn, &both[..1], OTHER_ENCODER)
+            .await
+            .unwrap()
+    );
+    assert!(!coefficients::have_base(conn, &both, ENCODER).await.unwrap());
+    assert!(coefficients::have_all(conn, &both, ENCODER).await.unwrap());
+    let keys = key_ring();
+    let tenant = world.tenant;
+    let opened = coefficients::load_base(conn, &keys, tenant, identity, &both[..1], ENCODER).await;
+    assert_eq!(opened.unwrap(), [stored(9.0)]);
+    let gone = coefficients::load_base(conn, &keys, tenant, identity, &both, ENCODER).await;
+    refused(gone, ErrorKind::FailedPrecondition, "COEFFICIENTS_GONE");
+    photos::delete(conn, &name, at(5)).await.unwrap();
+    assert!(!coefficients::have_all(conn, &both, ENCODER).await.unwrap());
+    let left: i64 = sqlx::query_scalar("SELECT count(*) FROM photo_base_coefficients")
+        .fetch_one(conn)
+        .await
+        .unwrap();
+    assert_eq!(left, 0);
 }

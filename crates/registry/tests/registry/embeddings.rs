@@ -1,6 +1,10 @@
 //! Face embeddings of accepted photos.
 
-use likeness_domain::{IdentityId, embedding::FaceEmbedding, names::PhotoName};
+use likeness_domain::{
+    IdentityId,
+    embedding::FaceEmbedding,
+    names::{IdentityName, PhotoName},
+};
 use likeness_registry::{SealingContext, embeddings, photos};
 
 use crate::world::{ENCODER, OTHER_ENCODER, World, at, key_ring};
@@ -55,4 +59,30 @@ async fn an_embedding_goes_with_its_photo() {
         .await
         .unwrap();
     assert_eq!(left, 0);
+}
+
+#[tokio::test]
+async fn the_pinned_photos_of_the_tenants_own_identity_are_opened() {
+    let world = World::new().await;
+    let identity = world.identity().await;
+    let first = enrolled(&world, identity, ENCODER, 0.1).await;
+    enrolled(&world, identity, ENCODER, 0.2).await;
+    let last = enrolled(&world, identity, ENCODER, 0.3).await;
+    let name = IdentityName {
+        tenant: world.tenant,
+        identity,
+    };
+    let photos = [first.photo, last.photo];
+    let conn = &mut *world.conn().await;
+    let keys = key_ring();
+    let opened = embeddings::of_photos(conn, &keys, name, &photos, ENCODER).await;
+    assert_eq!(opened.unwrap(), [embedding(0.1), embedding(0.3)]);
+    let theirs = IdentityName {
+        tenant: world.other,
+        ..name
+    };
+    for (name, encoder) in [(theirs, ENCODER), (name, OTHER_ENCODER)] {
+        let opened = embeddings::of_photos(conn, &keys, name, &photos, encoder).await;
+        assert!(opened.unwrap().is_empty());
+    }
 }

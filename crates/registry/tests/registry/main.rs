@@ -11,5 +11,6 @@ mod migrations;
 mod photo_queue;
 mod photos;
 mod requests;
+mod sliders;
 mod tenants;
 mod world;

@@ -111,6 +111,11 @@ fn plane_sums(grad: &[f32], channels: usize, plane: usize) -> Vec<f32> {
 impl Plan {
     /// [output, input, k, k]: of every sample the product of the gradient with the columns that the kernel saw.
     fn weight_gradient(self, x: &[f32], grad: &[f32]) -> Vec<f32> {
+        if let Some(direct) = self.direct() {
+            let mut sum = vec![0f32; self.output * self.depth()];
+            direct.add_weight_gradient(x, grad, &mut sum);
+            return sum;
+        }
         let inputs = self.input * self.from.0 * self.from.1;
         let outputs = self.output * self.to.0 * self.to.1;
         let batch = x.len() / inputs.max(1);
@@ -135,9 +140,6 @@ impl Plan {
 
     /// Of one sample.
     fn add_weight_gradient(self, x: &[f32], grad: &[f32], sum: &mut [f32]) {
-        if let Some(direct) = self.direct() {
-            return direct.add_weight_gradient(x, grad, sum);
-        }
         let pixels = self.to.0 * self.to.1;
         let columns = self.gather(x, 0..self.to.0);
         let size = Size {

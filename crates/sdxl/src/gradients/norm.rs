@@ -156,7 +156,9 @@ impl Rows {
                     }
                     let level = lane_sum(out, |v| v);
                     let spread = lane_sum_of_products(out, x, normed);
-                    out.iter_mut().for_each(|v| *v *= weight);
+                    for v in out.iter_mut() {
+                        *v *= weight;
+                    }
                     (spread, level)
                 })
                 .collect()

@@ -20,9 +20,9 @@ pub struct Unmerged {
 /// numbers are a person's.
 #[derive(Clone)]
 struct Factors {
-    /// [r, in].
+    /// [r, in]; [b, r, in] for a batch.
     down: Tensor,
-    /// [out, r], scales included.
+    /// [out, r], scales included; [b, out, r] for a batch.
     up: Tensor,
 }
 
@@ -48,6 +48,26 @@ impl UNet {
             };
             let id = self.matrices.fitting(&update)?;
             let LowRankUpdate { down, up, .. } = update;
+            Ok((id, Factors { down, up }))
+        });
+        let factors = factors.collect::<Result<_, Error>>()?;
+        Ok(Unmerged { factors })
+    }
+
+    /// The terms of a whole batch, for training: by matrix, down [b, in, r] and up [b, r, out], a pair for each sample. They stand
+    /// for all samples together: `[Some(terms)]` is what [`UNet::forward`] takes.
+    ///
+    /// # Errors
+    /// As [`UNet::own_terms`].
+    pub fn batch_terms(&self, terms: Vec<(String, Tensor, Tensor)>) -> Result<Unmerged, Error> {
+        let factors = terms.into_iter().map(|(matrix, down, up)| {
+            let (down, up) = (down.transpose(1, 2)?, up.transpose(1, 2)?);
+            let id = self.matrices.fitting(&LowRankUpdate {
+                matrix,
+                down: down.get(0)?,
+                up: up.get(0)?,
+                scale: 1.0,
+            })?;
             Ok((id, Factors { down, up }))
         });
         let factors = factors.collect::<Result<_, Error>>()?;
@@ -111,6 +131,9 @@ impl Matrices {
         if own.iter().all(Option::is_none) {
             return Ok(y);
         }
+        if let [Some(all)] = own[..] {
+            return y + all.apply(x)?;
+        }
         let rows = x.dim(0)? / samples.len();
         let parts = own.into_iter().enumerate().map(|(i, own)| {
             let y = y.narrow(0, i * rows, rows)?;
@@ -132,6 +155,10 @@ impl Factors {
     }
 
     fn apply(&self, x: &Tensor) -> Compute<Tensor> {
+        if self.down.rank() == 3 {
+            let (down, up) = (self.down.transpose(1, 2)?, self.up.transpose(1, 2)?);
+            return x.contiguous()?.matmul(&down)?.matmul(&up);
+        }
         apply_linear(&apply_linear(x, &self.down, None)?, &self.up, None)
     }
 }

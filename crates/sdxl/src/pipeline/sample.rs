@@ -179,7 +179,11 @@ impl Sdxl {
             .collect()
     }
 
-    fn decode(&self, latents: &Tensor) -> Result<RgbImage, Error> {
+    /// The picture of latents [1, 4, h, w] in the scale that [`Sdxl::encode`] gives.
+    ///
+    /// # Errors
+    /// Another shape; a picture that is not finite.
+    pub fn decode(&self, latents: &Tensor) -> Result<RgbImage, Error> {
         picture(&self.vae.decode(latents)?)
     }
 

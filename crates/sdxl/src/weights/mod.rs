@@ -37,6 +37,8 @@ enum Origin {
     SingleFile(Arc<Opened>, Arc<Sizes>, Part),
     Random(Random),
     Variables(Variables),
+    /// What was trained, and is no more.
+    Frozen(Variables),
 }
 
 /// Mapped files, and what of them has been asked for.
@@ -75,6 +77,11 @@ impl Weights {
         Weights::new(Origin::Variables(variables.clone()), device, DType::F32)
     }
 
+    /// What those weights are now and become by training, without a gradient of their own here.
+    pub fn frozen(variables: &Variables, device: &Device) -> Weights {
+        Weights::new(Origin::Frozen(variables.clone()), device, DType::F32)
+    }
+
     fn new(origin: Origin, device: &Device, dtype: DType) -> Weights {
         Weights {
             origin,
@@ -103,7 +110,7 @@ impl Weights {
         match &self.origin {
             Origin::Files(opened) | Origin::SingleFile(opened, ..) => &opened.path,
             Origin::Random(_) => Path::new("random weights"),
-            Origin::Variables(_) => Path::new("trained weights"),
+            Origin::Variables(_) | Origin::Frozen(_) => Path::new("trained weights"),
         }
     }
 
@@ -114,7 +121,9 @@ impl Weights {
                 opened.files.get(&self.source(name).tensor).is_some()
             }
             Origin::Random(_) => false,
-            Origin::Variables(variables) => variables.contains(&self.full_name(name)),
+            Origin::Variables(variables) | Origin::Frozen(variables) => {
+                variables.contains(&self.full_name(name))
+            }
         }
     }
 
@@ -129,6 +138,7 @@ impl Weights {
             }
             Origin::Random(random) => random.draw(&self.full_name(name), shape, &self.device)?,
             Origin::Variables(variables) => variables.get(&self.full_name(name), shape)?,
+            Origin::Frozen(variables) => variables.get(&self.full_name(name), shape)?.detach(),
         };
         Ok(tensor.to_dtype(self.dtype)?)
     }
@@ -142,7 +152,10 @@ impl Weights {
     pub fn finish(&self, ignored: impl Fn(&str) -> bool) -> Result<(), Error> {
         match &self.origin {
             Origin::Files(opened) => opened.finish(ignored),
-            Origin::SingleFile(..) | Origin::Random(_) | Origin::Variables(_) => Ok(()),
+            Origin::SingleFile(..)
+            | Origin::Random(_)
+            | Origin::Variables(_)
+            | Origin::Frozen(_) => Ok(()),
         }
     }
 
@@ -151,10 +164,12 @@ impl Weights {
         let name = self.full_name(name);
         match &self.origin {
             Origin::SingleFile(_, sizes, part) => sizes.source(*part, &name),
-            Origin::Files(_) | Origin::Random(_) | Origin::Variables(_) => Source {
-                tensor: name,
-                form: Form::Whole,
-            },
+            Origin::Files(_) | Origin::Random(_) | Origin::Variables(_) | Origin::Frozen(_) => {
+                Source {
+                    tensor: name,
+                    form: Form::Whole,
+                }
+            }
         }
     }
 

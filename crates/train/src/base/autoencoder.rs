@@ -4,7 +4,7 @@ use candle_core::{Device, Tensor};
 use likeness_sdxl::parts::{Vae, VaeConfig, Variables, Weights};
 
 use super::{Watch, World};
-use crate::autoencoder::{Terms, loss};
+use crate::autoencoder::{Terms, error_terms, loss};
 use crate::chart;
 use crate::pictures::{images, pictures};
 use crate::recipe::Portraits;
@@ -16,7 +16,10 @@ const NAME: &str = "autoencoder";
 const SHOWN: u64 = 8;
 
 /// Trains it, or loads what was trained.
-pub(super) fn train(world: &World<'_>, watch: &mut Watch<'_>) -> Result<(Vae, Ended), Error> {
+pub(super) fn train(
+    world: &World<'_>,
+    watch: &mut Watch<'_>,
+) -> Result<(Vae, Variables, Ended), Error> {
     let (config, path) = world.config("vae.json")?;
     let config = VaeConfig::parse(config, &path)?;
     let variables = Variables::new(world.recipe.seed, world.device);
@@ -37,7 +40,7 @@ pub(super) fn train(world: &World<'_>, watch: &mut Watch<'_>) -> Result<(Vae, En
         sheet: Some(&|| sheet(&vae, portraits, world.device)),
     };
     let ended = run(&stage, &world.base.autoencoder, world.out, watch)?;
-    Ok((vae, ended))
+    Ok((vae, variables, ended))
 }
 
 /// Any of the people shown, in any setting.
@@ -50,6 +53,39 @@ fn draw(portraits: Portraits, seed: u64, part: Part, device: &Device) -> Result<
         })
         .collect();
     Ok(pictures(&who, portraits.side, device)?)
+}
+
+/// Trains the decoder on, where the recipe has a stage for it: latents stay what they are, and so does all that was trained on
+/// them.
+pub(super) fn train_decoder(
+    world: &World<'_>,
+    vae: &Vae,
+    variables: &Variables,
+    watch: &mut Watch<'_>,
+) -> Result<Ended, Error> {
+    let Some(plan) = &world.base.decoder else {
+        return Ok(Ended::Done);
+    };
+    let (portraits, seed) = (world.recipe.portraits, world.recipe.seed);
+    let part = |part: Part| {
+        let seen = draw(portraits, !seed, part, world.device)?;
+        let latents = vae.moments(&seen)?.narrow(1, 0, 4)?.detach();
+        let error = (vae.pictures(&latents)? - &seen)?;
+        Ok(error_terms(&error, Terms::default())?)
+    };
+    let own = |name: &str| name.starts_with("decoder.") || name.starts_with("post_quant_conv.");
+    let stage = Stage {
+        name: "decoder",
+        variables: variables
+            .all()
+            .into_iter()
+            .filter(|(name, _)| own(name))
+            .collect(),
+        group: &|_, var| Group::of(var),
+        loss: &part,
+        sheet: Some(&|| sheet(vae, portraits, world.device)),
+    };
+    run(&stage, plan, world.out, watch)
 }
 
 /// People who were held out, above what the autoencoder makes of them.

@@ -33,7 +33,9 @@ pub(super) fn train(world: &World<'_>, watch: &mut Watch<'_>) -> Result<(Variabl
     let side = vision.image_size as u32;
     let (portraits, seed) = (world.recipe.portraits, world.recipe.seed);
     let who = world.everyone();
-    let seen = world.untrained(NAME).then(|| crops(&who, side, seed));
+    let seen = world
+        .untrained(NAME, world.base.clip.rate.steps)
+        .then(|| crops(&who, side, seed));
     let seen = seen.unwrap_or_default();
     let part = |part: Part| {
         let mut chance = Chance::at(seed, part.number, "clip");

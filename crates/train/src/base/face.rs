@@ -24,7 +24,9 @@ pub(super) fn train(world: &World<'_>, watch: &mut Watch<'_>) -> Result<(Variabl
     let attributes = Attributes::load(&weights.pp("attributes"), EMBEDDING)?;
     let (portraits, seed) = (world.recipe.portraits, world.recipe.seed);
     let who = world.everyone();
-    let seen = world.untrained(NAME).then(|| crops(&who, 64, seed));
+    let seen = world
+        .untrained(NAME, world.base.face.rate.steps)
+        .then(|| crops(&who, 64, seed));
     let seen = seen.unwrap_or_default();
     let part = |part: Part| {
         let mut chance = Chance::at(seed, part.number, "face");

@@ -1,30 +1,49 @@
 //! A base model, part by part.
 
 mod autoencoder;
-mod captions;
+pub(crate) mod captions;
 mod clip;
 mod detector;
 mod face;
+mod judge;
 mod landmarks;
-mod painter;
+pub(crate) mod painter;
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Var};
+use likeness_sdxl::parts::{Vae, Variables};
 use serde_json::Value;
 
+use self::painter::Latents;
 use crate::Error;
 use crate::recipe::{Base, Recipe};
 use crate::run::{Ended, Progress};
 
 /// What all stages share.
-struct World<'a> {
-    recipe: &'a Recipe,
-    base: &'a Base,
-    out: &'a Path,
-    device: &'a Device,
+pub(crate) struct World<'a> {
+    pub recipe: &'a Recipe,
+    pub base: &'a Base,
+    pub out: &'a Path,
+    pub device: &'a Device,
+}
+
+/// A base whose stages are all done.
+pub(crate) struct Trained {
+    pub vae: Vae,
+    /// The vae's, by a diffusers folder's names.
+    pub autoencoder: Variables,
+    /// Below `clip.`.
+    pub clip: Variables,
+    /// Below `face.`.
+    pub face: Variables,
+    /// Below `detector.` and `landmarks.`.
+    pub faces: BTreeMap<String, Var>,
+    /// Below `unet.`, `text_encoder.` and `text_encoder_2.`.
+    pub painter: Variables,
+    pub latents: Latents,
 }
 
 /// Whoever wants to see how far it is, and may stop it.
@@ -47,19 +66,45 @@ pub fn train(
         out,
         device,
     };
-    let (vae, ended) = autoencoder::train(&world, watch)?;
+    let trained = trained(&world, watch)?;
+    Ok(trained.map_or(Ended::Stopped, |_| Ended::Done))
+}
+
+/// All stages, or nothing if one was stopped.
+pub(crate) fn trained(world: &World<'_>, watch: &mut Watch<'_>) -> Result<Option<Trained>, Error> {
+    let (vae, autoencoder, ended) = autoencoder::train(world, watch)?;
     if ended == Ended::Stopped {
-        return Ok(ended);
+        return Ok(None);
     }
-    for stage in [clip::train, face::train, detector::train, landmarks::train] {
-        let (_, ended) = stage(&world, watch)?;
-        if ended == Ended::Stopped {
-            return Ok(ended);
-        }
+    let (clip, ended) = clip::train(world, watch)?;
+    if ended == Ended::Stopped {
+        return Ok(None);
     }
-    let latents = painter::encode(&world, &vae)?;
-    let (_, ended) = painter::train(&world, &latents, watch)?;
-    Ok(ended)
+    let (face, ended) = face::train(world, watch)?;
+    if ended == Ended::Stopped {
+        return Ok(None);
+    }
+    let (faces, ended) = faces(world, watch)?;
+    if ended == Ended::Stopped {
+        return Ok(None);
+    }
+    let latents = painter::encode(world, &vae)?;
+    let (painter, ended) = painter::train(world, &latents, watch)?;
+    if ended == Ended::Stopped {
+        return Ok(None);
+    }
+    if autoencoder::train_decoder(world, &vae, &autoencoder, watch)? == Ended::Stopped {
+        return Ok(None);
+    }
+    Ok(Some(Trained {
+        vae,
+        autoencoder,
+        clip,
+        face,
+        faces,
+        painter,
+        latents,
+    }))
 }
 
 /// Trains the face detector and the landmark model alone. The weights bear the ONNX files' names below `detector.` and
@@ -80,12 +125,20 @@ pub fn train_faces(
         out,
         device,
     };
-    let (detector, ended) = detector::train(&world, watch)?;
+    faces(&world, watch)
+}
+
+/// The detector's and the landmark model's stages.
+pub(crate) fn faces(
+    world: &World<'_>,
+    watch: &mut Watch<'_>,
+) -> Result<(BTreeMap<String, Var>, Ended), Error> {
+    let (detector, ended) = detector::train(world, watch)?;
     let mut all = detector.all();
     if ended == Ended::Stopped {
         return Ok((all, ended));
     }
-    let (landmarks, ended) = landmarks::train(&world, watch)?;
+    let (landmarks, ended) = landmarks::train(world, watch)?;
     all.extend(landmarks.all());
     Ok((all, ended))
 }
@@ -96,22 +149,40 @@ fn no_base() -> Error {
     }
 }
 
+/// Trains a recipe's judge alone, into `judge.safetensors` of the folder `out`. It is shown no model and no held-out person.
+///
+/// # Errors
+/// A recipe without a judge; whatever stops a stage.
+pub fn train_judge(
+    recipe: &Recipe,
+    out: &Path,
+    device: &Device,
+    watch: &mut Watch<'_>,
+) -> Result<Ended, Error> {
+    let plan = recipe.base.as_ref().and_then(|base| base.judge);
+    let plan = plan.ok_or_else(|| Error::Recipe {
+        reason: "[base.judge] is missing: this recipe trains no judge".to_owned(),
+    })?;
+    judge::train(recipe, &plan, out, device, watch)
+}
+
 impl World<'_> {
     /// All pictures of all who are shown: person and setting.
-    fn everyone(&self) -> Vec<(u64, u64)> {
+    pub fn everyone(&self) -> Vec<(u64, u64)> {
         let portraits = self.recipe.portraits;
         let pictures =
             |person| (0..portraits.pictures).map(move |n| (person, portraits.setting(person, n)));
         (0..portraits.shown()).flat_map(pictures).collect()
     }
 
-    /// Whether a stage has steps before it.
-    fn untrained(&self, _stage: &str) -> bool {
-        true
+    /// Whether a stage may have steps before it: one whose curve of losses is that of all steps has none.
+    pub fn untrained(&self, stage: &str, steps: u64) -> bool {
+        let table = std::fs::read_to_string(self.out.join(stage).join("loss.csv"));
+        table.map_or(0, |table| table.lines().count() as u64) <= steps
     }
 
     /// A part's configuration.
-    fn config(&self, name: &str) -> Result<(Value, PathBuf), Error> {
+    pub fn config(&self, name: &str) -> Result<(Value, PathBuf), Error> {
         let path = self.base.models.join(name);
         let wrong = |reason: String| Error::Recipe {
             reason: format!("model file {}: {reason}", path.display()),

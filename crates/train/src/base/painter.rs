@@ -1,5 +1,7 @@
 //! The stage of the UNet and its text encoders, all at once: the noise in portraits' latents is to be told, from captions.
 
+use std::collections::HashMap;
+
 use candle_core::Tensor;
 use likeness_portraits::{Setting, caption};
 use likeness_sdxl::parts::{
@@ -20,13 +22,29 @@ const DROPPED: f64 = 0.1;
 const AT_ONCE: usize = 32;
 
 /// Latents [n, 4, h, w] of all who are shown, at a spread of 1, and the factor that brought them there.
-pub(super) struct Latents {
+pub(crate) struct Latents {
     pub all: Tensor,
     pub scaling: f64,
 }
 
-/// All pictures of all who are shown, encoded.
+/// All pictures of all who are shown, encoded; kept beside the autoencoder, as they do not change.
 pub(super) fn encode(world: &World<'_>, vae: &Vae) -> Result<Latents, Error> {
+    let kept = world.out.join("autoencoder/latents.safetensors");
+    if kept.exists() {
+        let mut found = candle_core::safetensors::load(&kept, world.device)?;
+        if let (Some(all), Some(scaling)) = (found.remove("latents"), found.remove("scaling")) {
+            let scaling = scaling.to_scalar::<f64>()?;
+            return Ok(Latents { all, scaling });
+        }
+    }
+    let latents = encoded(world, vae)?;
+    let scaling = Tensor::new(latents.scaling, world.device)?;
+    let named = [("latents", latents.all.clone()), ("scaling", scaling)];
+    candle_core::safetensors::save(&HashMap::from(named), kept)?;
+    Ok(latents)
+}
+
+fn encoded(world: &World<'_>, vae: &Vae) -> Result<Latents, Error> {
     let who = world.everyone();
     let encoded = who.chunks(AT_ONCE).map(|who| {
         let drawn = pictures(who, world.recipe.portraits.side, world.device)?;
@@ -83,13 +101,8 @@ pub(super) fn train(
             timesteps: &timesteps,
         };
         let conditioning = text.conditioning(&texts, &kept, side)?;
-        Ok(loss(
-            &unet,
-            &conditioning,
-            &noised,
-            &vec![None; part.samples],
-            &noising,
-        )?)
+        let nobody = vec![None; part.samples];
+        loss(&unet, &conditioning, &noised, &nobody, &noising)
     };
     let all = variables
         .all()
@@ -107,7 +120,7 @@ pub(super) fn train(
 }
 
 /// Both text encoders as SDXL reads them: the penultimate layers' states side by side, and the second one's pooled text.
-struct Text {
+pub(crate) struct Text {
     captions: Captions,
     first: TextEncoder,
     second: TextEncoder,
@@ -116,7 +129,7 @@ struct Text {
 }
 
 impl Text {
-    fn load(world: &World<'_>, weights: &Weights) -> Result<Text, Error> {
+    pub fn load(world: &World<'_>, weights: &Weights) -> Result<Text, Error> {
         let (config, path) = world.config("text_encoder.json")?;
         let one = TextConfig::parse(config, &path)?;
         let (config, path) = world.config("text_encoder_2.json")?;
@@ -144,7 +157,7 @@ impl Text {
     }
 
     /// Of captions, each times `kept`: nothing stands for no caption.
-    fn conditioning(
+    pub fn conditioning(
         &self,
         texts: &[String],
         kept: &[f32],

@@ -60,13 +60,14 @@ impl Basis {
         Ok(Basis { entries })
     }
 
-    /// Sets `variables` to where a training starts: down normal with a variance of 1/in, up 0, so that
+    /// Sets `variables` below a prefix to where a training starts: down normal with a variance of 1/in, up 0, so that
     /// at first nobody's LoRA does anything and every basis can still be told from every other.
     ///
     /// # Errors
     /// As [`Basis::load`].
     pub fn start(
         variables: &Variables,
+        prefix: &str,
         unet: &UNet,
         kind: Kind,
         k: usize,
@@ -74,11 +75,19 @@ impl Basis {
     ) -> Result<(), Error> {
         for (number, module) in modules(unet)?.into_iter().enumerate() {
             for matrix in module.matrices {
-                let name = basis_name(number, &matrix, kind, "down");
+                let full = |side| {
+                    let name = basis_name(number, &matrix, kind, side);
+                    if prefix.is_empty() {
+                        name
+                    } else {
+                        format!("{prefix}.{name}")
+                    }
+                };
+                let name = full("down");
                 // Variables start with a variance of a third of 1/(the product of all axes but the first), here of 1/(in · rank).
                 let drawn = variables.get(&name, &[k, matrix.cols, rank])?;
                 let start = (drawn * (3.0 * rank as f64).sqrt())?;
-                let name_up = basis_name(number, &matrix, kind, "up");
+                let name_up = full("up");
                 let up = variables.get(&name_up, &[k, rank, matrix.rows])?;
                 let all = variables.all();
                 for (name, start) in [(name, start), (name_up, up.zeros_like()?)] {
@@ -121,6 +130,28 @@ impl Basis {
         };
         (0..samples).map(of).collect()
     }
+}
+
+/// The terms of a batch, of one basis or more: each sample's coefficients [b, tokens, k] by each basis, times its weight [b].
+/// The bases are of one UNet.
+///
+/// # Errors
+/// Shapes that do not fit; a failing device.
+pub fn batch_terms(unet: &UNet, parts: &[(&Basis, &Tensor, &Tensor)]) -> Result<Unmerged, Error> {
+    let count = parts.first().map_or(0, |(basis, ..)| basis.entries.len());
+    let terms = (0..count).map(|number| {
+        let made = parts.iter().map(|(basis, coefficients, weight)| {
+            let token = |offset| coefficients.narrow(1, 2 * number + offset, 1)?.squeeze(1);
+            let (down, up) = basis.entries[number].synthesise(&token(0)?, &token(1)?)?;
+            let weight = (weight.reshape(((), 1, 1))? * SCALE)?;
+            Ok((down, up.broadcast_mul(&weight)?))
+        });
+        let (down, up): (Vec<Tensor>, Vec<Tensor>) =
+            made.collect::<Compute<Vec<_>>>()?.into_iter().unzip();
+        let name = parts[0].0.entries[number].matrix.name.clone();
+        Ok((name, Tensor::cat(&down, 2)?, Tensor::cat(&up, 1)?))
+    });
+    Ok(unet.batch_terms(terms.collect::<Compute<_>>()?)?)
 }
 
 impl Entry {

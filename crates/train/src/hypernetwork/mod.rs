@@ -6,7 +6,7 @@ mod resampler;
 
 use candle_core::{D, Result as Compute, Tensor};
 
-pub use basis::{Basis, Module, modules, write_modules};
+pub use basis::{Basis, Module, batch_terms, modules, write_modules};
 pub use resampler::{IdProjector, Resampler};
 
 /// Added to a token's squared length before the root is taken; the released models' value.

@@ -215,7 +215,7 @@ fn every_weight_of_the_hypernetwork_gets_a_gradient_that_is_not_zero() {
 #[test]
 fn at_the_start_nobody_has_any_effect_and_only_up_moves() {
     let world = world();
-    Basis::start(&world.bases, &world.unet, Kind::Id, K, RANK).unwrap();
+    Basis::start(&world.bases, "", &world.unet, Kind::Id, K, RANK).unwrap();
     let own = world.own_terms();
     let told = world.told(&[Some(&own[0]), Some(&own[1])]);
     assert!(distance(&told, &world.told(&[])) < 1e-7);
@@ -237,4 +237,24 @@ fn at_the_start_nobody_has_any_effect_and_only_up_moves() {
     let down = &all["0.to_q.id_down_basis"];
     let spread = number(&down.sqr().unwrap().mean_all().unwrap()) * 16.0;
     assert!((0.7..1.4).contains(&spread), "variance {spread}/in");
+}
+
+#[test]
+fn a_batchs_terms_do_what_each_samples_do() {
+    let world = world();
+    let own = world.own_terms();
+    let tokens = normalised(&world.coefficients()).unwrap();
+    let ones = Tensor::ones(2, DType::F32, &Device::Cpu).unwrap();
+    let both = batch_terms(&world.unet, &[(&world.basis, &tokens, &ones)]).unwrap();
+    let each = world.told(&[Some(&own[0]), Some(&own[1])]);
+    assert!(distance(&world.told(&[Some(&both)]), &each) < 1e-5);
+    // Two bases stack: one at half the weight twice is the whole, and at weight 0 a sample is as without.
+    let half = (&ones * 0.5).unwrap();
+    let part = (&world.basis, &tokens, &half);
+    let twice = batch_terms(&world.unet, &[part, part]).unwrap();
+    assert!(distance(&world.told(&[Some(&twice)]), &each) < 1e-5);
+    let first = Tensor::new(&[1f32, 0.0], &Device::Cpu).unwrap();
+    let first = batch_terms(&world.unet, &[(&world.basis, &tokens, &first)]).unwrap();
+    let alone = world.told(&[Some(&own[0]), None]);
+    assert!(distance(&world.told(&[Some(&first)]), &alone) < 1e-5);
 }

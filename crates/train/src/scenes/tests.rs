@@ -38,6 +38,9 @@ fn a_view_shows_the_landmarks_around_its_middle() {
 fn the_box_goes_from_where_the_hair_begins_to_the_chin() {
     let mut landmarks = [[10.0, 20.0]; 106];
     landmarks[0] = [30.0, 40.0];
-    let found = face_box(&landmarks).map(f32::to_bits);
-    assert_eq!(found, [10f32, 16.0, 30.0, 40.0].map(f32::to_bits));
+    let off = face_box(&landmarks)
+        .into_iter()
+        .zip([10.0, 16.0, 30.0, 40.0])
+        .map(|(found, expected): (f32, f32)| (found - expected).abs());
+    assert!(off.fold(0.0, f32::max) < 1e-5);
 }

@@ -10,7 +10,7 @@ const PREFIX: &str = "likeness-";
 
 /// Which of our crates each may depend on. One that is missing here is an error: it has no place
 /// in the architecture yet.
-const ALLOWED: [(&str, &[&str]); 24] = [
+const ALLOWED: [(&str, &[&str]); 26] = [
     ("domain", &[]),
     ("checkpoint", &[]),
     ("runtime", &[]),
@@ -31,6 +31,20 @@ const ALLOWED: [(&str, &[&str]); 24] = [
         "train",
         &["domain", "face", "hyperlora", "onnx", "portraits", "sdxl"],
     ),
+    ("models", &["bundle", "face", "hyperlora", "sdxl"]),
+    (
+        "eval",
+        &[
+            "bundle",
+            "domain",
+            "face",
+            "hyperlora",
+            "models",
+            "portraits",
+            "sdxl",
+            "train",
+        ],
+    ),
     (
         "api",
         &[
@@ -49,6 +63,7 @@ const ALLOWED: [(&str, &[&str]); 24] = [
             "domain",
             "face",
             "hyperlora",
+            "models",
             "queue",
             "registry",
             "runtime",
@@ -63,6 +78,7 @@ const ALLOWED: [(&str, &[&str]); 24] = [
             "domain",
             "face",
             "hyperlora",
+            "models",
             "picture",
             "queue",
             "runtime",
@@ -78,14 +94,17 @@ const ALLOWED: [(&str, &[&str]); 24] = [
             "dispatch",
             "domain",
             "enroll",
+            "eval",
             "face",
             "hyperlora",
             "local-stack",
+            "models",
             "queue",
             "registry",
             "render",
             "runtime",
             "sdxl",
+            "train",
             "wire",
         ],
     ),

@@ -4,22 +4,23 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use likeness_domain::{
-    Error, ErrorKind, FieldViolation, IdentityId, PhotoId, RenderId, TenantId,
+    Error, ErrorKind, FieldViolation, RenderId,
     bundle::RenderDefaults,
     labels,
-    render::{RenderDraft, RenderSpec, resolve_expire_time, resolve_weights},
+    render::{
+        RenderDraft, RenderSpec, check_sliders, check_with, resolve_expire_time, resolve_weights,
+    },
     webhook::check_url,
 };
 use likeness_registry::{
     PgConnection,
     bundles::{self, Placement},
-    coefficients, identities,
     renders::{NewRender, NewWebhook, RenderIdentity},
 };
 use likeness_wire::{render as wire, time, v1};
 use ring::rand::{SecureRandom, SystemRandom};
 
-use super::start::StartPicture;
+use super::{sources::Sources, start::StartPicture};
 use crate::{app::App, auth::Caller};
 
 /// Seconds that a denoising step of one megapixel is guessed to take.
@@ -37,14 +38,10 @@ pub struct Wanted {
 
 impl Wanted {
     /// What a request asks for.
-    ///
-    /// # Errors
-    /// Something that is not built yet.
-    pub fn take(app: &App, render: Option<v1::Render>) -> Result<Self, Error> {
+    pub fn take(app: &App, render: Option<v1::Render>) -> Self {
         let mut render = render.unwrap_or_default();
-        wire::refuse_unbuilt(&render)?;
         let start = StartPicture::take(app, &mut render);
-        Ok(Self { render, start })
+        Self { render, start }
     }
 }
 
@@ -54,7 +51,7 @@ pub struct Checks<'a> {
     caller: Caller,
     now: DateTime<Utc>,
     placements: HashMap<String, Placement>,
-    photos: HashMap<(IdentityId, String), Vec<PhotoId>>,
+    sources: Sources,
 }
 
 impl<'a> Checks<'a> {
@@ -65,7 +62,7 @@ impl<'a> Checks<'a> {
             caller,
             now: app.clock.now(),
             placements: HashMap::new(),
-            photos: HashMap::new(),
+            sources: Sources::new(caller.tenant),
         }
     }
 
@@ -83,6 +80,8 @@ impl<'a> Checks<'a> {
         let placement = self.place(conn, &render.model).await?;
         let wrong_start = start.as_ref().and_then(StartPicture::violation);
         let spec = parameters(render, &placement, wrong_start)?;
+        check_base(&spec, &placement)?;
+        let encoder = &placement.bundle.encoder;
         let requested = read_time("render.expire_time", render.expire_time)?;
         let start_time = read_time("render.start_time", render.start_time)?;
         Ok(NewRender {
@@ -90,7 +89,8 @@ impl<'a> Checks<'a> {
             tenant_id: self.caller.tenant,
             priority: wire::priority_from(render.priority).map_err(one)?,
             cost_seconds: cost(&spec, &placement.bundle.defaults),
-            identities: self.pin(conn, render, &placement.bundle.encoder).await?,
+            identities: self.identities(conn, render, &spec, encoder).await?,
+            sliders: self.sources.sliders(conn, &render.sliders, encoder).await?,
             bundle: placement.bundle.digest,
             pool: placement.pool,
             spec,
@@ -112,40 +112,21 @@ impl<'a> Checks<'a> {
     }
 
     /// Who the render shows: identities with consent, pinned to the photos that make their coefficients now.
-    async fn pin(
+    async fn identities(
         &mut self,
         conn: &mut PgConnection,
         wanted: &v1::Render,
+        spec: &RenderSpec,
         encoder: &str,
     ) -> Result<Vec<RenderIdentity>, Error> {
-        let tenant = self.caller.tenant;
         let weights: Vec<Option<f32>> = wanted.identities.iter().map(|part| part.weight).collect();
         let weights = resolve_weights(&weights).map_err(one)?;
-        let mut pinned = Vec::with_capacity(weights.len());
-        for (part, weight) in wanted.identities.iter().zip(weights) {
-            let name = crate::identity::own_identity(tenant, "render.identities", &part.identity)?;
-            pinned.push(RenderIdentity {
-                identity_id: name.identity,
-                weight,
-                photo_ids: self.photos(conn, name.identity, encoder).await?,
-            });
+        let (sources, named) = (&mut self.sources, &wanted.identities);
+        let pinned = sources.identities(conn, named, &weights, encoder).await?;
+        if spec.base_scale > 0.0 {
+            sources.check_base(conn, &pinned, encoder).await?;
         }
         Ok(pinned)
-    }
-
-    async fn photos(
-        &mut self,
-        conn: &mut PgConnection,
-        identity: IdentityId,
-        encoder: &str,
-    ) -> Result<Vec<PhotoId>, Error> {
-        let key = (identity, encoder.to_owned());
-        if let Some(known) = self.photos.get(&key) {
-            return Ok(known.clone());
-        }
-        let found = ready(conn, self.caller.tenant, identity, encoder).await?;
-        self.photos.insert(key, found.clone());
-        Ok(found)
     }
 
     fn webhook(&self, wanted: &v1::Render) -> Result<Option<NewWebhook>, Error> {
@@ -183,15 +164,37 @@ fn parameters(
         Some(_) => 0,
         None => random_seed()?,
     };
-    let spec = draft.resolve(&placement.model, &placement.bundle.defaults, seed);
-    match (spec, wrong_start) {
-        (Ok(spec), None) => Ok(spec),
-        (Ok(_), Some(wrong)) => Err(one(wrong)),
-        (Err(mut violations), wrong) => {
-            violations.extend(wrong);
-            Err(Error::invalid(violations))
+    let scales: Vec<f32> = wanted.sliders.iter().map(|slider| slider.scale).collect();
+    let sliders = check_sliders(&scales).err().unwrap_or_default();
+    let others = sliders.into_iter().chain(wrong_start);
+    match draft.resolve(&placement.model, &placement.bundle.defaults, seed) {
+        Ok(spec) => {
+            let shown = check_with(&spec, wanted.identities.len());
+            let violations: Vec<_> = shown.err().into_iter().flatten().chain(others).collect();
+            if violations.is_empty() {
+                Ok(spec)
+            } else {
+                Err(Error::invalid(violations))
+            }
         }
+        Err(violations) => Err(Error::invalid(
+            violations.into_iter().chain(others).collect(),
+        )),
     }
+}
+
+/// Refuses a Base-LoRA where the bundle has none.
+fn check_base(spec: &RenderSpec, placement: &Placement) -> Result<(), Error> {
+    if spec.base_scale == 0.0 || placement.bundle.base {
+        return Ok(());
+    }
+    let message = "the bundle that offers this model has no Base-LoRA; leave base_scale out";
+    let mut error = Error::new(ErrorKind::FailedPrecondition, "BASE_NOT_SERVED", message);
+    error.violations = vec![FieldViolation {
+        field: "render.base_scale".to_owned(),
+        description: "expected 0: the model's bundle has no Base-LoRA".to_owned(),
+    }];
+    Err(error)
 }
 
 fn random_seed() -> Result<u32, Error> {
@@ -203,7 +206,7 @@ fn random_seed() -> Result<u32, Error> {
 }
 
 /// A guess at the seconds of a worker's time; two UNet passes a step where there is guidance.
-/// A second pass over faces counts as one face of the model's own size in each image.
+/// Every candidate counts. A second pass over faces counts as one face of the model's own size in each image.
 fn cost(spec: &RenderSpec, defaults: &RenderDefaults) -> f32 {
     let megapixels = |width: u32, height: u32| (width * height) as f32 / 1e6;
     let passes = if spec.guidance > 1.0 { 1.0 } else { 0.5 };
@@ -212,46 +215,7 @@ fn cost(spec: &RenderSpec, defaults: &RenderDefaults) -> f32 {
         .map_or(0, |strength| strength.steps_of(spec.steps));
     let work = megapixels(spec.width, spec.height) * spec.steps_taken() as f32
         + megapixels(defaults.width, defaults.height) * face_steps as f32;
-    SECONDS_PER_RENDER + SECONDS_PER_MEGAPIXEL_STEP * passes * work * spec.image_count as f32
-}
-
-async fn ready(
-    conn: &mut PgConnection,
-    tenant: TenantId,
-    identity: IdentityId,
-    encoder: &str,
-) -> Result<Vec<likeness_domain::PhotoId>, Error> {
-    let row = identities::get(conn, tenant, identity).await?;
-    let refuse = |reason, message: &str| {
-        Err(Error::new(
-            ErrorKind::FailedPrecondition,
-            reason,
-            message.to_owned(),
-        ))
-    };
-    match &row.consent {
-        None => {
-            return refuse(
-                "CONSENT_MISSING",
-                "the identity has no consent; record it with UpdateIdentity",
-            );
-        }
-        Some(consent) if consent.revoked_at.is_some() => {
-            return refuse(
-                "CONSENT_REVOKED",
-                "the identity's consent has been withdrawn",
-            );
-        }
-        Some(_) => {}
-    }
-    let photos = coefficients::ready_photos(conn, identity, encoder).await?;
-    if photos.is_empty() {
-        return refuse(
-            "IDENTITY_NOT_READY",
-            "the identity has no accepted photo for this bundle; add photos and wait until it is READY",
-        );
-    }
-    Ok(photos)
+    SECONDS_PER_RENDER + SECONDS_PER_MEGAPIXEL_STEP * passes * work * spec.candidates() as f32
 }
 
 fn checked_labels(wanted: &v1::Render) -> Result<labels::Labels, Error> {
@@ -305,6 +269,10 @@ mod tests {
             },
             RenderDraft {
                 face_strength: Some(0.4),
+                ..RenderDraft::default()
+            },
+            RenderDraft {
+                best_of: Some(4),
                 ..RenderDraft::default()
             },
         ];

@@ -56,6 +56,12 @@ fn parameters(row: &Render) -> v1::Render {
         output_format: wire::image_format(spec.output_format).into(),
         init_image: spec.init_strength.map(wire::init_image),
         face_detail: spec.face_strength.map(wire::face_detail),
+        best_of: Some(signed(spec.best_of)),
+        sliders: row
+            .sliders
+            .iter()
+            .map(|slider| scaled(row.tenant_id, slider))
+            .collect(),
         priority: wire::priority(row.priority).into(),
         expire_time: Some(time::to_proto(row.expire_time)),
         start_time: row.start_time.map(time::to_proto),
@@ -108,6 +114,13 @@ fn weighted(
     }
 }
 
+fn scaled(tenant: TenantId, slider: &likeness_registry::renders::RenderSlider) -> v1::ScaledSlider {
+    v1::ScaledSlider {
+        slider: crate::slider::slider_name(tenant, slider.slider_id),
+        scale: slider.scale,
+    }
+}
+
 fn queued_seconds(row: &Render) -> f64 {
     row.begun_at
         .map_or(0.0, |begun| (begun - row.created_at).as_seconds_f64())
@@ -145,7 +158,7 @@ async fn image(
         size_bytes: i64::try_from(image.size_bytes).unwrap_or(i64::MAX),
         sha256: image.sha256.clone(),
         seed: image.seed,
-        likeness: None,
+        likeness: image.likeness,
     })
 }
 

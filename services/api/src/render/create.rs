@@ -28,7 +28,7 @@ pub async fn create(
 ) -> Result<v1::CreateRenderResponse, Error> {
     if request.validate_only {
         auth::check_parent(caller.tenant, &request.parent)?;
-        let wanted = Wanted::take(app, request.render)?;
+        let wanted = Wanted::take(app, request.render);
         return estimate::validate(app, caller, &wanted).await;
     }
     let member = Member::new(app, caller, request, "")?;
@@ -62,7 +62,7 @@ impl Member {
         path: &str,
     ) -> Result<Self, Error> {
         auth::check_parent(caller.tenant, &request.parent)?;
-        let wanted = Wanted::take(app, request.render)?;
+        let wanted = Wanted::take(app, request.render);
         let payload = wanted.render.encode_to_vec();
         let mut parts = vec![payload.as_slice()];
         parts.extend(wanted.start.as_ref().map(|start| start.file.as_ref()));

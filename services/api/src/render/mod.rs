@@ -8,6 +8,7 @@ mod estimate;
 mod quota;
 mod renders;
 mod service;
+mod sources;
 mod start;
 mod watch;
 

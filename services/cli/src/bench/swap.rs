@@ -5,7 +5,7 @@ use std::time::Instant;
 use clap::Args;
 use likeness_domain::coefficients::Coefficients;
 use likeness_hyperlora::{Basis, Kind, Lora, Stack};
-use likeness_render::low_rank_updates;
+use likeness_models::low_rank_updates;
 use likeness_sdxl::{AttentionMatrix, BareMatrices, LowRankUpdate, NumberType};
 use serde_json::json;
 

@@ -4,12 +4,14 @@ mod identities;
 mod models;
 mod photos;
 mod renders;
+mod sliders;
 mod watch;
 
 pub use identities::{IdentitiesCommand, identities};
 pub use models::{ModelsArgs, models};
 pub use photos::{PhotosCommand, photos};
 pub use renders::{RendersCommand, renders};
+pub use sliders::{SlidersCommand, sliders};
 
 use crate::fail::Failure;
 

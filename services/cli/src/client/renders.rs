@@ -89,6 +89,12 @@ pub struct CreateArgs {
     /// Weight of the ID-LoRA, 0 to 2.
     #[arg(long)]
     id_scale: Option<f32>,
+    /// Weight of the Base-LoRA, 0 to 2, where the model's bundle has one.
+    #[arg(long)]
+    base_scale: Option<f32>,
+    /// What to move along, and how far: −2 to 2, usually −1 to 1.
+    #[arg(long = "slider", value_name = "NAME=SCALE", value_parser = scaled)]
+    sliders: Vec<v1::ScaledSlider>,
     /// Image i is drawn from seed + i.
     #[arg(long)]
     seed: Option<i64>,
@@ -110,6 +116,9 @@ pub struct CreateArgs {
     /// How many images.
     #[arg(long)]
     images: Option<i32>,
+    /// Make so many candidates for each image, and keep the one most like the identity.
+    #[arg(long, value_name = "N")]
+    best_of: Option<i32>,
     /// png, jpeg or webp.
     #[arg(long)]
     format: Option<ImageFormat>,
@@ -198,6 +207,8 @@ async fn create(args: CreateArgs, output: Output) -> Result<(), Failure> {
         model: args.model,
         identities: args.identities,
         id_scale: args.id_scale,
+        base_scale: args.base_scale,
+        sliders: args.sliders,
         prompt: args.prompt,
         negative_prompt: args.negative_prompt,
         seed: args.seed,
@@ -209,6 +220,7 @@ async fn create(args: CreateArgs, output: Output) -> Result<(), Failure> {
         width: args.width,
         height: args.height,
         image_count: args.images,
+        best_of: args.best_of,
         output_format: args
             .format
             .map_or(0, |format| wire::image_format(format).into()),
@@ -275,12 +287,18 @@ fn list(renders: &[v1::Render], output: Output) -> Result<(), Failure> {
             render.model.clone(),
             format!("{}×{}", render.width(), render.height()),
             render.image_count().to_string(),
+            render
+                .images
+                .iter()
+                .map(likeness)
+                .collect::<Vec<_>>()
+                .join(" "),
         ]
     });
     let json = renders.iter().map(to_json).collect();
     print(
         output,
-        &["NAME", "STATE", "MODEL", "SIZE", "IMAGES"],
+        &["NAME", "STATE", "MODEL", "SIZE", "IMAGES", "LIKENESS"],
         rows.collect(),
         &json,
     )
@@ -303,13 +321,18 @@ fn show(render: &v1::Render, output: Output) -> Result<(), Failure> {
                 .unwrap_or_default(),
         ),
     ];
-    fields.extend(
-        render
-            .images
-            .iter()
-            .map(|image| ("image", image.url.clone())),
-    );
+    for image in &render.images {
+        fields.push(("image", image.url.clone()));
+        fields.push(("likeness", likeness(image)));
+    }
     print_fields(output, &fields, &to_json(render))
+}
+
+/// How like the person an image is, as a table shows it.
+fn likeness(image: &v1::RenderedImage) -> String {
+    image
+        .likeness
+        .map_or_else(|| "-".to_owned(), |likeness| format!("{likeness:.2}"))
 }
 
 async fn download(render: &v1::Render, dir: &Path, output: Output) -> Result<(), Failure> {
@@ -325,13 +348,19 @@ async fn download(render: &v1::Render, dir: &Path, output: Output) -> Result<(),
         };
         let path = dir.join(format!("{id}-{position}.{extension}"));
         fs::write(&path, fetch(&http, &image.url).await?)?;
-        paths.push(path.display().to_string());
+        paths.push((path.display().to_string(), likeness(image)));
     }
-    let json = paths.iter().cloned().map(serde_json::Value::from).collect();
+    let json = paths
+        .iter()
+        .map(|(path, _)| serde_json::Value::from(path.clone()))
+        .collect();
     print(
         output,
-        &["FILE"],
-        paths.into_iter().map(|path| vec![path]).collect(),
+        &["FILE", "LIKENESS"],
+        paths
+            .into_iter()
+            .map(|(path, likeness)| vec![path, likeness])
+            .collect(),
         &json,
     )
 }
@@ -368,9 +397,39 @@ fn weighted(text: &str) -> Result<v1::WeightedIdentity, String> {
     })
 }
 
+fn scaled(text: &str) -> Result<v1::ScaledSlider, String> {
+    let expected = || "expected NAME=SCALE, as NAME=0.7".to_owned();
+    let (slider, scale) = text.split_once('=').ok_or_else(expected)?;
+    Ok(v1::ScaledSlider {
+        slider: slider.to_owned(),
+        scale: scale.parse().map_err(|_| expected())?,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_slider_carries_its_scale() {
+        assert!((scaled("s=-0.7").unwrap().scale + 0.7).abs() < 1e-6);
+        assert_eq!(
+            scaled("tenants/t/sliders/s=1").unwrap().slider,
+            "tenants/t/sliders/s"
+        );
+        assert!(scaled("s").is_err() && scaled("s=far").is_err());
+    }
+
+    #[test]
+    fn a_missing_likeness_is_not_a_bad_one() {
+        let image = v1::RenderedImage::default();
+        assert_eq!(likeness(&image), "-");
+        let likeness_of = |likeness| v1::RenderedImage {
+            likeness: Some(likeness),
+            ..v1::RenderedImage::default()
+        };
+        assert_eq!(likeness(&likeness_of(0.456)), "0.46");
+    }
 
     #[test]
     fn an_identity_may_carry_a_weight() {

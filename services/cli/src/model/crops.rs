@@ -5,11 +5,12 @@ use std::{fs, path::Path};
 use candle_core::{Device, Tensor};
 use clap::Args;
 use image::RgbImage;
-use likeness_bundle::{Bundle, Detector as DetectorPart};
+use likeness_bundle::Bundle;
 use likeness_face::{
-    ClipOptions, DetectorFile, Face, FaceChoice, FaceFiles, FaceModels, InspectError, Limits,
-    QualityReport, Recognizer, Refused, Took, clip_input, decode, pixel_values,
+    ClipOptions, Face, FaceChoice, FaceModels, InspectError, Limits, QualityReport, Recognizer,
+    Refused, Took, clip_input, decode, pixel_values,
 };
+use likeness_models::face_files;
 
 use crate::fail::{Failure, failed};
 
@@ -62,16 +63,7 @@ impl Finder {
     /// Loads a bundle's face models.
     pub fn load(bundle: &Bundle) -> Result<Self, Failure> {
         let part = bundle.face().map_err(failed)?;
-        let files = FaceFiles {
-            detector: match part.detector {
-                DetectorPart::Frontal => DetectorFile::Builtin,
-                DetectorPart::Onnx(path) => DetectorFile::Onnx(path),
-                DetectorPart::OnnxThenFrontal(path) => DetectorFile::OnnxThenBuiltin(path),
-            },
-            landmarks: part.landmarks,
-            recognizer: part.recognizer,
-        };
-        let models = FaceModels::load(&files).map_err(failed)?;
+        let models = FaceModels::load(&face_files(part)).map_err(failed)?;
         Ok(Self { models })
     }
 

@@ -13,7 +13,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use likeness_bundle::{Bundle, Defaults};
 use likeness_hyperlora::{Basis, Kind, Lora, Stack};
-use likeness_render::{load_sdxl, low_rank_updates};
+use likeness_models::{load_sdxl, low_rank_updates};
 use likeness_sdxl::{
     DeviceName, Init, LoadOptions, LowRankUpdate, NumberType, SampleRequest, Scheduler, Sdxl, Step,
     has_trigger,

@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use likeness_blob::ObjectKey;
-use likeness_domain::{Error, RenderState};
+use likeness_domain::{Error, RenderState, embedding::FaceEmbedding, names::IdentityName};
 use likeness_queue::{ClaimReply, ClaimRequest, Grant, Refusal, Upload};
-use likeness_registry::renders::{self, Claimed, Render};
+use likeness_registry::{
+    PgConnection, embeddings,
+    renders::{self, Claimed, Render},
+};
 
-use super::{signed, unsigned};
+use super::{coefficients::encoder_of, signed, unsigned};
 use crate::{events, server::Dispatch};
 
 /// Grants the render with a new attempt and a lease, or says why not.
@@ -24,9 +27,16 @@ pub async fn claim(dispatch: Dispatch, request: ClaimRequest) -> Result<ClaimRep
     )
     .await?;
     match claimed {
+        // Not committed: the render waits for a worker that can do all that it asks for.
+        Claimed::Granted(grant) if grant.render.stacks() && !request.stacks => {
+            tracing::info!(render = %request.render, "claim of an older worker refused");
+            Ok(ClaimReply::Refused {
+                reason: Refusal::Other,
+            })
+        }
         Claimed::Granted(grant) => {
             // Made first: a claim that was committed and not answered would cost the render a lease.
-            let grant = reply(&dispatch, &grant).await?;
+            let grant = reply(&dispatch, &mut tx, &grant).await?;
             dispatch.commit(tx).await?;
             events::render_changed(&dispatch, request.render, RenderState::Running).await;
             Ok(ClaimReply::Granted(Box::new(grant)))
@@ -56,7 +66,11 @@ async fn notify_settled(dispatch: &Dispatch, request: &ClaimRequest, refusal: re
     }
 }
 
-async fn reply(dispatch: &Dispatch, grant: &renders::Grant) -> Result<Grant, Error> {
+async fn reply(
+    dispatch: &Dispatch,
+    conn: &mut PgConnection,
+    grant: &renders::Grant,
+) -> Result<Grant, Error> {
     let policy = &dispatch.policy;
     Ok(Grant {
         attempt: unsigned(grant.attempt),
@@ -73,7 +87,34 @@ async fn reply(dispatch: &Dispatch, grant: &renders::Grant) -> Result<Grant, Err
         upload_expire: dispatch.clock.now() + policy.upload_ttl,
         start_url: start_url(dispatch, &grant.render).await?,
         alone: grant.render.alone,
+        sliders: grant
+            .render
+            .sliders
+            .iter()
+            .map(|slider| slider.scale)
+            .collect(),
+        reference: reference(dispatch, conn, &grant.render).await?,
     })
+}
+
+/// The face that the images are compared with: the mean of the pinned photos of the one identity that the render shows.
+/// A blend is nobody, so that nothing could be said of its likeness.
+async fn reference(
+    dispatch: &Dispatch,
+    conn: &mut PgConnection,
+    render: &Render,
+) -> Result<Option<FaceEmbedding>, Error> {
+    let [shown] = render.identities.as_slice() else {
+        return Ok(None);
+    };
+    let encoder = encoder_of(conn, &render.bundle).await?;
+    let identity = IdentityName {
+        tenant: render.tenant_id,
+        identity: shown.identity_id,
+    };
+    let photos = &shown.photo_ids;
+    let opened = embeddings::of_photos(conn, &dispatch.keys, identity, photos, &encoder).await?;
+    Ok(FaceEmbedding::mean(&opened))
 }
 
 /// A link to the picture that the render starts from, if it has one.

@@ -3,9 +3,10 @@
 use std::{cell::OnceCell, sync::Arc};
 
 use image::RgbImage;
-use likeness_bundle::{Bundle, Detector as DetectorPart};
+use likeness_bundle::{Bundle, Detector as DetectorPart, FacePart};
 use likeness_domain::render::Strength;
-use likeness_face::{Detector, FaceError};
+use likeness_face::{Detector, FaceError, FaceModels};
+use likeness_models::face_files;
 use likeness_sdxl::{Init, Sample, SampleRequest, Sdxl, Unmerged};
 
 use super::{
@@ -15,10 +16,12 @@ use super::{
     paint::{failure_of, model_fault},
 };
 
-/// Finds faces in what was painted. The detector is loaded when the first render asks for it.
+/// Finds faces in what was painted, and recognises them. The models are loaded when the first render asks for them.
 pub struct FaceFinder {
     part: Option<DetectorPart>,
     detector: OnceCell<Option<Detector>>,
+    all: Option<FacePart>,
+    models: OnceCell<Option<FaceModels>>,
 }
 
 impl FaceFinder {
@@ -26,10 +29,31 @@ impl FaceFinder {
     pub fn of(bundle: &Bundle) -> Self {
         let part = bundle.face_detector();
         let part = part.map_err(|error| tracing::warn!("no face detail: {error}"));
+        let all = bundle.face();
+        let all = all.map_err(|error| tracing::warn!("no likeness: {error}"));
         Self {
             part: part.ok(),
             detector: OnceCell::new(),
+            all: all.ok(),
+            models: OnceCell::new(),
         }
+    }
+
+    /// All that it takes to recognise a face.
+    ///
+    /// # Errors
+    /// Models that cannot be loaded: this worker then never can.
+    pub fn recognizer(&self) -> Result<&FaceModels, Failure> {
+        let models = self.models.get_or_init(|| {
+            let loaded = FaceModels::load(&face_files(self.all.clone()?));
+            loaded
+                .map_err(|error| tracing::error!("FACE_MODELS_NOT_LOADED: {error}"))
+                .ok()
+        });
+        models.as_ref().ok_or_else(|| Failure::Permanent {
+            reason: "FACE_MODELS_NOT_LOADED",
+            message: "the worker has no face models, which best_of needs".to_owned(),
+        })
     }
 
     /// The detector.

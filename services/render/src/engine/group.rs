@@ -69,7 +69,7 @@ impl Allowance {
         let kind = Kind::of(spec);
         let fits = self.kind.as_ref().is_none_or(|first| *first == kind);
         self.kind.get_or_insert(kind);
-        let images = spec.image_count as usize;
+        let images = spec.candidates() as usize;
         let area = spec.width as usize * spec.height as usize;
         self.images = self.images.saturating_sub(images);
         self.pixels = self.pixels.saturating_sub(images * area);
@@ -109,6 +109,7 @@ pub mod tests {
             output_format: ImageFormat::Png,
             init_strength: None,
             face_strength: None,
+            best_of: 1,
         }
     }
 
@@ -158,6 +159,14 @@ pub mod tests {
         assert!(allowance.take(&images(1)));
         assert!(allowance.take(&images(2)));
         assert!(!allowance.take(&images(2)), "full");
+        let best = RenderSpec {
+            best_of: 4,
+            ..spec()
+        };
+        assert!(
+            !Allowance::new(4, usize::MAX).take(&best),
+            "candidates count"
+        );
         let mut allowance = Allowance::new(8, 3 * 64 * 64 + 1);
         assert!(allowance.take(&images(2)));
         assert!(!allowance.take(&spec()), "memory for three");

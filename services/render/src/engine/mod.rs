@@ -5,10 +5,14 @@ mod encode;
 mod faces;
 mod group;
 mod intake;
+mod likeness;
 mod models;
 #[cfg(test)]
 mod options_tests;
 mod paint;
+mod stack;
+#[cfg(test)]
+mod stack_tests;
 pub mod start;
 #[cfg(test)]
 mod tests;
@@ -28,6 +32,7 @@ use likeness_bundle::Bundle;
 use likeness_domain::{
     bundle::BundleSummary,
     coefficients::Coefficients,
+    embedding::FaceEmbedding,
     render::{RenderProgress, RenderSpec, RenderTimings, RenderedImage},
 };
 use likeness_sdxl::Init;
@@ -36,6 +41,7 @@ use tokio::sync::{mpsc, oneshot};
 pub use self::group::Allowance;
 pub use self::intake::{Slot, intake};
 use self::models::Models;
+pub use self::stack::Slide;
 use crate::{
     device::Compute,
     stop::{Stop, StopReason},
@@ -47,6 +53,12 @@ pub struct Job {
     pub spec: RenderSpec,
     /// Who to show: normalised coefficients with their weights, which sum to 1; empty for nobody.
     pub sets: Vec<(Coefficients, f32)>,
+    /// What to move along.
+    pub sliders: Vec<Slide>,
+    /// Their base coefficients with the same weights; empty where the Base-LoRA is not asked for.
+    pub base: Vec<(Coefficients, f32)>,
+    /// The face that the images are compared with, where there is one.
+    pub reference: Option<FaceEmbedding>,
     /// The picture to start from, of the parameters' size and strength.
     pub init: Option<Init>,
     /// Paint its images one at a time.

@@ -8,16 +8,18 @@ use std::sync::{
 use anyhow::Context as _;
 use likeness_bundle::Bundle;
 use likeness_domain::bundle::{BundleSummary, RenderDefaults};
-use likeness_hyperlora::Basis;
+use likeness_hyperlora::{Basis, Kind as LoraKind};
+use likeness_models::load_sdxl;
 use likeness_sdxl::{LoadOptions, SampleRequest, Scheduler, Sdxl, with_trigger};
 
 use super::{
     Failure, Job, Order,
     faces::FaceFinder,
     group::{Kind, groups},
-    paint::{model_fault, same_person},
+    paint::model_fault,
+    stack::same_person,
 };
-use crate::{device::Compute, sdxl::load_sdxl};
+use crate::device::Compute;
 
 /// What the models' thread owns: the basis, and one SDXL model at a time.
 pub struct Models {
@@ -83,6 +85,8 @@ impl Models {
                 width: defaults.width,
                 height: defaults.height,
             },
+            base: self.basis.rank(LoraKind::Base).is_some()
+                && self.bundle.hyperlora()?.has_base_resampler(),
         })
     }
 
@@ -133,16 +137,18 @@ impl Models {
         Ok(())
     }
 
-    /// What one image of a render asks of the model.
+    /// What one candidate of a render asks of the model; `index` goes through each image's candidates in turn.
     pub fn request(&self, job: &Job, index: u32) -> Result<SampleRequest, Failure> {
         let spec = &job.spec;
+        let best_of = spec.best_of.max(1);
+        let seed = spec.seed_of(index / best_of, index % best_of);
         let scheduler: Scheduler = spec.scheduler.as_str().parse().map_err(model_fault)?;
         Ok(SampleRequest {
-            prompt: if job.sets.is_empty() {
-                spec.prompt.clone()
-            } else {
+            prompt: if job.has_lora() {
                 // Without them the LoRA fades.
                 with_trigger(&self.bundle.defaults().trigger, &spec.prompt)
+            } else {
+                spec.prompt.clone()
             },
             negative_prompt: spec.negative_prompt.clone(),
             width: spec.width,
@@ -151,7 +157,7 @@ impl Models {
             guidance: f64::from(spec.guidance),
             guidance_rescale: 0.0,
             scheduler,
-            seed: spec.seed.unsigned_abs() + u64::from(index),
+            seed: seed.unsigned_abs(),
             clip_skip: self.bundle.defaults().clip_skip,
             init: job.init.clone(),
         })

@@ -4,18 +4,14 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use image::RgbImage;
-use likeness_domain::{
-    coefficients::{self, Coefficients},
-    render::{ImageFormat, RenderProgress, RenderTimings, RenderedImage},
-};
-use likeness_hyperlora::{Kind as LoraKind, Lora, Stack};
-use likeness_sdxl::{LowRankUpdate, OnStep, Sample, SampleRequest, Step, Unmerged};
+use likeness_domain::render::{ImageFormat, RenderProgress, RenderTimings, RenderedImage};
+use likeness_sdxl::{OnStep, Sample, SampleRequest, Step, Unmerged};
 use ring::digest::{SHA256, digest};
 
 use super::{
-    Failure, Job, Order, Painted, encode::encode, faces::Painting, group::told, models::Models,
+    Failure, Job, Order, Painted, encode::encode, faces::Painting, group::told,
+    likeness::Candidate, models::Models, stack::same_person,
 };
-use crate::sdxl::low_rank_updates;
 
 /// Longest side of a preview in pixels.
 const PREVIEW_SIDE: u32 = 128;
@@ -23,19 +19,15 @@ const PREVIEW_SIDE: u32 = 128;
 /// One render on its way: what it needs, and what there is of it.
 struct Canvas {
     order: Order,
+    /// Of every candidate, image by image.
     requests: Vec<SampleRequest>,
+    /// How many of them have been painted.
+    painted: usize,
     unmerged: Option<Unmerged>,
+    /// The best candidate so far of the image that is being made.
+    best: Option<Candidate>,
     images: Vec<(Bytes, RenderedImage)>,
     timings: RenderTimings,
-}
-
-/// Whether two renders show the same person in the same strength: the same LoRA serves both.
-#[allow(
-    clippy::float_cmp,
-    reason = "only the very same scale gives the same LoRA"
-)]
-pub fn same_person(a: &Job, b: &Job) -> bool {
-    a.sets == b.sets && (a.sets.is_empty() || a.spec.id_scale == b.spec.id_scale)
 }
 
 impl Models {
@@ -80,8 +72,11 @@ impl Models {
         if job.spec.face_strength.is_some() {
             self.faces.detector()?;
         }
-        let images = 0..job.spec.image_count;
-        images
+        if job.spec.best_of > 1 {
+            self.faces.recognizer()?;
+        }
+        let candidates = 0..job.spec.candidates();
+        candidates
             .map(|index| self.checked_request(job, index))
             .collect()
     }
@@ -135,19 +130,6 @@ impl Models {
         Ok(())
     }
 
-    /// Coefficients × basis: the update of every attention matrix, none where nobody is shown.
-    fn synthesise(&self, job: &Job) -> Result<Vec<LowRankUpdate>, Failure> {
-        if job.sets.is_empty() || job.spec.id_scale == 0.0 {
-            return Ok(Vec::new());
-        }
-        let coefficients = blend(&job.sets)?;
-        let lora = self
-            .basis
-            .synthesize(&coefficients, LoraKind::Id)
-            .map_err(synthesis_failure)?;
-        updates(&lora, f64::from(job.spec.id_scale)).map_err(synthesis_failure)
-    }
-
     /// Paints as many images as fit, answers whoever has all or none to come, and gives back the others.
     fn paint_batch(&self, canvases: Vec<Canvas>) -> Vec<Canvas> {
         let request = canvases.iter().find_map(|canvas| canvas.requests.first());
@@ -176,11 +158,11 @@ impl Models {
     }
 }
 
-/// How many images of each render the next batch holds: the first ones' first, so that they are done first.
+/// How many candidates of each render the next batch holds: the first ones' first, so that they are done first.
 fn shares(canvases: &[Canvas], limit: usize) -> Vec<usize> {
     let mut left = limit.max(1);
     let take = |canvas: &Canvas| {
-        let share = (canvas.requests.len() - canvas.images.len()).min(left);
+        let share = (canvas.requests.len() - canvas.painted).min(left);
         left -= share;
         share
     };
@@ -189,7 +171,7 @@ fn shares(canvases: &[Canvas], limit: usize) -> Vec<usize> {
 
 fn samples<'a>(canvases: &'a [Canvas], shares: &[usize]) -> Vec<Sample<'a>> {
     let of = |(canvas, &share): (&'a Canvas, &usize)| {
-        let first = canvas.images.len();
+        let first = canvas.painted;
         (first..first + share).map(move |index| canvas.sample(index, first..first + share))
     };
     canvases.iter().zip(shares).flat_map(of).collect()
@@ -197,24 +179,27 @@ fn samples<'a>(canvases: &'a [Canvas], shares: &[usize]) -> Vec<Sample<'a>> {
 
 impl Canvas {
     fn new(order: Order, requests: Vec<SampleRequest>) -> Self {
+        let images = Vec::with_capacity(order.job.spec.image_count as usize);
         Self {
             order,
-            images: Vec::with_capacity(requests.len()),
+            images,
             requests,
+            painted: 0,
             unmerged: None,
+            best: None,
             timings: RenderTimings::default(),
         }
     }
 
-    /// Image `index`, painted together with `others` of this render.
+    /// Candidate `index`, painted together with `others` of this render.
     fn sample(&self, index: usize, others: std::ops::Range<usize>) -> Sample<'_> {
         let job = &self.order.job;
         let (first, end) = (others.start as u32, others.end as u32);
         let on_step = move |step: Step<'_>| {
             // One of those painted together speaks for all of them.
-            let (image, done) = told(first, end, step.index, step.total);
-            if image as usize == index {
-                report(job, image, done, &step);
+            let (candidate, done) = told(first, end, step.index, step.total);
+            if candidate as usize == index {
+                report(job, candidate, done, &step);
             }
             // One that must stop is told at once, though the others go on.
             self.order.heed_stop()
@@ -231,30 +216,62 @@ impl Canvas {
         models: &Models,
         pictures: Vec<Result<RgbImage, likeness_sdxl::Error>>,
     ) -> Result<(), Failure> {
-        let Self { order, timings, .. } = self;
-        if let Some(reason) = order.job.stop.reason() {
+        if let Some(reason) = self.order.job.stop.reason() {
             return Err(Failure::Stopped(reason));
         }
         for picture in pictures {
-            let picture = picture.map_err(|error| failure_of(&order.job, error))?;
-            let painting = Painting {
-                order,
-                request: &self.requests[self.images.len()],
-                unmerged: self.unmerged.as_ref(),
-            };
-            let picture = timed(&mut timings.sampling, || {
-                models.detail_faces(&painting, picture)
-            })?;
-            let format = order.job.spec.output_format;
-            let file = timed(&mut timings.encoding, || file_of(&picture, format))?;
-            let told = describe(&order.job, self.images.len(), &file);
-            self.images.push((file, told));
+            let picture = picture.map_err(|error| failure_of(&self.order.job, error))?;
+            let candidate = self.candidate(models, picture)?;
+            self.best = Some(match self.best.take() {
+                Some(best) => best.better(candidate),
+                None => candidate,
+            });
+            self.painted += 1;
+            if self
+                .painted
+                .is_multiple_of(self.order.job.spec.best_of.max(1) as usize)
+            {
+                self.keep_best()?;
+            }
         }
         Ok(())
     }
 
+    /// The next candidate: its small faces painted again where that is asked for, and compared with the person.
+    fn candidate(&mut self, models: &Models, picture: RgbImage) -> Result<Candidate, Failure> {
+        let request = &self.requests[self.painted];
+        let order = &self.order;
+        let painting = Painting {
+            order,
+            request,
+            unmerged: self.unmerged.as_ref(),
+        };
+        timed(&mut self.timings.sampling, || {
+            let picture = models.detail_faces(&painting, picture)?;
+            Ok(Candidate {
+                likeness: models.likeness(&order.job, &picture),
+                seed: request.seed.cast_signed(),
+                picture,
+            })
+        })
+    }
+
+    /// Makes the best candidate the image.
+    fn keep_best(&mut self) -> Result<(), Failure> {
+        let Some(best) = self.best.take() else {
+            return Ok(());
+        };
+        let job = &self.order.job;
+        let file = timed(&mut self.timings.encoding, || {
+            file_of(&best.picture, job.spec.output_format)
+        })?;
+        let told = describe(job, &best, &file);
+        self.images.push((file, told));
+        Ok(())
+    }
+
     fn is_finished(&self) -> bool {
-        self.images.len() == self.requests.len()
+        self.painted == self.requests.len()
     }
 
     fn deliver(self) {
@@ -300,7 +317,8 @@ pub fn sdxl_failure(error: likeness_sdxl::Error) -> Failure {
     }
 }
 
-fn synthesis_failure(error: likeness_hyperlora::Error) -> Failure {
+/// What a fault of synthesis means for a render.
+pub fn synthesis_failure(error: likeness_hyperlora::Error) -> Failure {
     match error {
         likeness_hyperlora::Error::Compute(error) => sdxl_failure(error.into()),
         error => bundle_mismatch(error),
@@ -315,25 +333,14 @@ fn out_of_memory(error: impl std::fmt::Display) -> Failure {
     }
 }
 
-fn blend(sets: &[(Coefficients, f32)]) -> Result<Coefficients, Failure> {
-    match sets {
-        [(one, _)] => Ok(one.clone()),
-        several => coefficients::blend(several).map_err(bundle_mismatch),
-    }
-}
-
-fn updates(lora: &Lora, scale: f64) -> Result<Vec<LowRankUpdate>, likeness_hyperlora::Error> {
-    let mut stack = Stack::default();
-    stack.push(lora, scale)?;
-    low_rank_updates(&stack)
-}
-
-fn report(job: &Job, image: u32, step: u32, seen: &Step<'_>) {
+/// Tells of a step of a candidate. Those of one image are told as one long walk.
+fn report(job: &Job, candidate: u32, step: u32, seen: &Step<'_>) {
+    let best_of = job.spec.best_of.max(1);
     let progress = RenderProgress {
-        image,
+        image: candidate / best_of,
         image_count: job.spec.image_count,
-        step,
-        steps: seen.total,
+        step: candidate % best_of * seen.total + step,
+        steps: seen.total * best_of,
     };
     // A preview that fails is no reason to fail the render.
     let preview = seen
@@ -359,7 +366,7 @@ fn file_of(picture: &RgbImage, format: ImageFormat) -> Result<Bytes, Failure> {
     })
 }
 
-fn describe(job: &Job, index: usize, file: &[u8]) -> RenderedImage {
+fn describe(job: &Job, kept: &Candidate, file: &[u8]) -> RenderedImage {
     let sha256 = digest(&SHA256, file)
         .as_ref()
         .iter()
@@ -371,7 +378,8 @@ fn describe(job: &Job, index: usize, file: &[u8]) -> RenderedImage {
         height: job.spec.height,
         size_bytes: file.len() as u64,
         sha256,
-        seed: job.spec.seed + index as i64,
+        seed: kept.seed,
+        likeness: kept.likeness,
     }
 }
 
@@ -382,7 +390,8 @@ fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> T) -> T {
     result
 }
 
-fn bundle_mismatch(error: impl std::fmt::Display) -> Failure {
+/// Logs that parts of the bundle do not fit each other; no other attempt would meet better ones.
+pub fn bundle_mismatch(error: impl std::fmt::Display) -> Failure {
     tracing::error!("BUNDLE_MISMATCH: {error}");
     Failure::Permanent {
         reason: "BUNDLE_MISMATCH",

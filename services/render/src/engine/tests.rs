@@ -43,6 +43,9 @@ pub(super) fn job(spec: RenderSpec, sets: Vec<(Coefficients, f32)>) -> (Job, Pro
     let job = Job {
         spec,
         sets,
+        sliders: Vec::new(),
+        base: Vec::new(),
+        reference: None,
         init: None,
         alone: false,
         stop,
