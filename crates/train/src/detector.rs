@@ -40,7 +40,7 @@ const ALMOST: f32 = 1.2;
 const NEAR: [f32; 2] = [0.75, 1.25];
 /// Weights of the losses of boxes and key points.
 const BOXES: f64 = 0.5;
-const POINTS: f64 = 1.0;
+const POINTS: f64 = 2.0;
 
 /// The detector.
 pub struct Detector {

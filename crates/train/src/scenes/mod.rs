@@ -2,6 +2,7 @@
 //! face. And what a landmark model is given.
 
 mod backdrop;
+mod photo;
 mod portrait;
 
 use image::{Rgb, RgbImage};
@@ -11,7 +12,7 @@ use self::portrait::{Placement, Portrait};
 use crate::Chance;
 
 /// How many pictures show no face.
-const FACELESS: f64 = 0.3;
+const FACELESS: f64 = 0.4;
 /// How far the box reaches above the brows: this share of the landmarks' height. That is about where the hair begins.
 const FOREHEAD: f32 = 0.2;
 
@@ -66,15 +67,23 @@ pub fn scene(chance: &mut Chance, people: u64, side: u32) -> Scene {
     }
 }
 
-/// A square picture without a face: with nobody, with a head that is covered, or with somebody whose head is outside.
+/// A square picture without a drawn face: with nobody, with a head that is covered or muddled, with somebody whose head is
+/// outside, or with what a photographed face is roughly like, which is another detector's.
 pub fn faceless(chance: &mut Chance, people: u64, side: u32) -> RgbImage {
     let kind = chance.uniform();
-    if kind < 0.4 {
+    if kind < 0.3 {
         return backdrop::any(chance, side);
     }
+    if kind < 0.5 {
+        return photo::face(chance, side);
+    }
     let mut portrait = Portrait::drawn(chance, people);
-    let placement = if kind < 0.75 {
-        portrait.cover(chance);
+    let placement = if kind < 0.85 {
+        if chance.happens(0.5) {
+            portrait.cover(chance);
+        } else {
+            portrait.muddle(chance);
+        }
         Placement::drawn(chance, &portrait, side).0
     } else {
         Placement::outside(chance, &portrait, side)

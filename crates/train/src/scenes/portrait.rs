@@ -59,6 +59,27 @@ impl Portrait {
         shape(&mut self.picture, middle, half, disc, ink);
     }
 
+    /// Cuts the face into tiles and puts them back in another order, or upside down.
+    pub fn muddle(&mut self, chance: &mut Chance) {
+        const TILES: u32 = 3;
+        let [left, top, right, bottom] = face_box(&self.landmarks).map(|v| v.max(0.0) as u32);
+        let size = [(right - left) / TILES, (bottom - top) / TILES];
+        let mut order: Vec<u32> = (0..TILES * TILES).rev().collect();
+        if chance.happens(0.7) {
+            for last in (1..order.len()).rev() {
+                order.swap(last, chance.below(last + 1));
+            }
+        }
+        let whole = self.picture.clone();
+        let place = |tile: u32| (left + tile % TILES * size[0], top + tile / TILES * size[1]);
+        for (to, from) in (0..).zip(order) {
+            let ((x, y), (u, v)) = (place(to), place(from));
+            let tile = imageops::crop_imm(&whole, u, v, size[0], size[1]).to_image();
+            let tile = imageops::rotate180(&tile);
+            imageops::replace(&mut self.picture, &tile, i64::from(x), i64::from(y));
+        }
+    }
+
     /// Draws it into a picture, with bilinear interpolation and without antialiasing, as detectors' inputs are made.
     pub fn put(&self, onto: &mut RgbImage, placement: &Placement) {
         let last = (self.picture.width() - 1) as f32;
