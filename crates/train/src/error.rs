@@ -31,6 +31,12 @@ pub enum Error {
         /// What is wrong with it, and what was expected.
         reason: String,
     },
+    /// The system starts no more threads.
+    #[error("threads for the parts of a step: {reason}; end other programs, or set `parts = 1`")]
+    Threads {
+        /// What it said.
+        reason: String,
+    },
     /// A recipe that cannot be followed.
     #[error("the recipe's {reason}")]
     Recipe {

@@ -12,6 +12,7 @@ mod chance;
 pub mod chart;
 mod checkpoint;
 pub mod contrast;
+mod cores;
 pub mod crops;
 pub mod denoise;
 pub mod detector;

@@ -10,6 +10,7 @@ use candle_core::{Tensor, Var};
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
+use crate::cores::Cores;
 use crate::record::{Record, Row};
 use crate::{AdamW, Error, Gradients, Group, Rate, Settings, checkpoint};
 
@@ -19,7 +20,8 @@ use crate::{AdamW, Error, Gradients, Group, Rate, Settings, checkpoint};
 pub struct Plan {
     /// Samples of a step.
     pub batch: usize,
-    /// A step's samples go through memory in so many parts, whose gradients are added.
+    /// A step's samples go through in so many parts, whose gradients are added: one after another where memory is what is short (a
+    /// GPU), side by side on a CPU's cores. The sum is the same to the bit on any number of cores.
     #[serde(default = "one")]
     pub parts: usize,
     /// The learning rate, and the number of steps.
@@ -66,7 +68,7 @@ pub struct Stage<'a> {
     /// The learning rate and decay of each.
     pub group: &'a dyn Fn(&str, &Var) -> Group,
     /// The loss of one part of a step, with its graph.
-    pub loss: &'a dyn Fn(Part) -> Result<Tensor, Error>,
+    pub loss: &'a (dyn Fn(Part) -> Result<Tensor, Error> + Sync),
     /// A sheet of pictures that shows how far it is.
     pub sheet: Option<&'a dyn Fn() -> Result<RgbImage, Error>>,
 }
@@ -124,11 +126,12 @@ pub fn run(
     if saved.exists() {
         checkpoint::load(&mut adam, &saved)?;
     }
+    let cores = Cores::of(plan.parts, &stage.variables)?;
     let mut record = Record::open(&folder, adam.steps())?;
     let (start, from) = (Instant::now(), adam.steps());
     let mut flow = ControlFlow::Continue(());
     while adam.steps() < plan.rate.steps && flow.is_continue() {
-        let row = step(stage, plan, &mut adam)?;
+        let row = step(stage, plan, &cores, &mut adam)?;
         record.add(row)?;
         let done = adam.steps();
         flow = watch(Progress {
@@ -156,26 +159,27 @@ pub fn run(
 }
 
 /// One step, in parts.
-fn step(stage: &Stage<'_>, plan: &Plan, adam: &mut AdamW) -> Result<Row, Error> {
+fn step(stage: &Stage<'_>, plan: &Plan, cores: &Cores, adam: &mut AdamW) -> Result<Row, Error> {
     let step = adam.steps();
-    let mut sum: Option<Gradients> = None;
-    let mut total = 0.0;
-    for part in 0..plan.parts as u64 {
-        let loss = (stage.loss)(Part {
-            number: step * plan.parts as u64 + part,
+    let Stage {
+        loss, variables, ..
+    } = stage;
+    let one = |part: usize| {
+        let loss = loss(Part {
+            number: step * plan.parts as u64 + part as u64,
             samples: plan.batch / plan.parts,
             step,
         })?;
-        total += f64::from(loss.to_scalar::<f32>()?);
-        let gradients = Gradients::of(&loss, &stage.variables)?;
-        match &mut sum {
-            Some(sum) => sum.add(&gradients)?,
-            None => sum = Some(gradients),
-        }
+        let value = f64::from(loss.to_scalar::<f32>()?);
+        Ok::<_, Error>((value, Gradients::of(&loss, variables)?))
+    };
+    let mut parts = cores.each(plan.parts, &one).into_iter();
+    let (mut total, mut gradients) = parts.next().unwrap_or_else(|| one(0))?;
+    for part in parts {
+        let (loss, more) = part?;
+        total += loss;
+        gradients.add(&more)?;
     }
-    let mut gradients = sum.ok_or_else(|| Error::Recipe {
-        reason: format!("[{}]: `parts` must be at least 1", stage.name),
-    })?;
     gradients.mean_of(plan.parts)?;
     let rate = plan.rate.at(step);
     Ok(Row {
