@@ -20,3 +20,5 @@ mod process;
 mod python;
 mod queue;
 mod stage;
+mod versions;
+mod watching;

@@ -48,21 +48,20 @@ impl Wanted {
     }
 }
 
-/// Checks renders of one tenant, and remembers what it has looked up: those of a batch mostly ask the same.
+/// Checks renders, and remembers what it has looked up: those of a batch mostly ask the same.
 pub struct Checks<'a> {
     app: &'a App,
-    caller: Caller,
     now: DateTime<Utc>,
     placements: HashMap<String, Placement>,
-    photos: HashMap<(IdentityId, String), Vec<PhotoId>>,
+    /// By tenant too: that an identity is a tenant's own is part of what was looked up.
+    photos: HashMap<(TenantId, IdentityId, String), Vec<PhotoId>>,
 }
 
 impl<'a> Checks<'a> {
     /// Without any memory yet.
-    pub fn new(app: &'a App, caller: Caller) -> Self {
+    pub fn new(app: &'a App) -> Self {
         Self {
             app,
-            caller,
             now: app.clock.now(),
             placements: HashMap::new(),
             photos: HashMap::new(),
@@ -76,6 +75,7 @@ impl<'a> Checks<'a> {
     pub async fn check(
         &mut self,
         conn: &mut PgConnection,
+        caller: Caller,
         wanted: &Wanted,
         id: RenderId,
     ) -> Result<NewRender, Error> {
@@ -87,10 +87,12 @@ impl<'a> Checks<'a> {
         let start_time = read_time("render.start_time", render.start_time)?;
         Ok(NewRender {
             id,
-            tenant_id: self.caller.tenant,
+            tenant_id: caller.tenant,
             priority: wire::priority_from(render.priority).map_err(one)?,
             cost_seconds: cost(&spec, &placement.bundle.defaults),
-            identities: self.pin(conn, render, &placement.bundle.encoder).await?,
+            identities: self
+                .pin(conn, caller.tenant, render, &placement.bundle.encoder)
+                .await?,
             bundle: placement.bundle.digest,
             pool: placement.pool,
             spec,
@@ -98,7 +100,7 @@ impl<'a> Checks<'a> {
             start_time,
             expire_time: resolve_expire_time(requested, start_time, self.now).map_err(one)?,
             retry_of: None,
-            webhook: self.webhook(render)?,
+            webhook: self.webhook(caller, render)?,
         })
     }
 
@@ -115,10 +117,10 @@ impl<'a> Checks<'a> {
     async fn pin(
         &mut self,
         conn: &mut PgConnection,
+        tenant: TenantId,
         wanted: &v1::Render,
         encoder: &str,
     ) -> Result<Vec<RenderIdentity>, Error> {
-        let tenant = self.caller.tenant;
         let weights: Vec<Option<f32>> = wanted.identities.iter().map(|part| part.weight).collect();
         let weights = resolve_weights(&weights).map_err(one)?;
         let mut pinned = Vec::with_capacity(weights.len());
@@ -127,7 +129,7 @@ impl<'a> Checks<'a> {
             pinned.push(RenderIdentity {
                 identity_id: name.identity,
                 weight,
-                photo_ids: self.photos(conn, name.identity, encoder).await?,
+                photo_ids: self.photos(conn, tenant, name.identity, encoder).await?,
             });
         }
         Ok(pinned)
@@ -136,19 +138,20 @@ impl<'a> Checks<'a> {
     async fn photos(
         &mut self,
         conn: &mut PgConnection,
+        tenant: TenantId,
         identity: IdentityId,
         encoder: &str,
     ) -> Result<Vec<PhotoId>, Error> {
-        let key = (identity, encoder.to_owned());
+        let key = (tenant, identity, encoder.to_owned());
         if let Some(known) = self.photos.get(&key) {
             return Ok(known.clone());
         }
-        let found = ready(conn, self.caller.tenant, identity, encoder).await?;
+        let found = ready(conn, tenant, identity, encoder).await?;
         self.photos.insert(key, found.clone());
         Ok(found)
     }
 
-    fn webhook(&self, wanted: &v1::Render) -> Result<Option<NewWebhook>, Error> {
+    fn webhook(&self, caller: Caller, wanted: &v1::Render) -> Result<Option<NewWebhook>, Error> {
         let Some(webhook) = &wanted.webhook else {
             return Ok(None);
         };
@@ -156,7 +159,7 @@ impl<'a> Checks<'a> {
             .map_err(|expected| Error::invalid_field("render.webhook.url", expected))?;
         Ok(Some(NewWebhook {
             url: url.into(),
-            key: self.caller.key,
+            key: caller.key,
         }))
     }
 }

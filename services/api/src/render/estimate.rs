@@ -25,7 +25,8 @@ pub async fn validate(
     let mut tx = app.begin().await?;
     quota::check(&mut tx, caller.tenant, 1, now).await?;
     let id = RenderId::generate(app.clock.as_ref());
-    let new = Checks::new(app, caller).check(&mut tx, wanted, id).await?;
+    let mut checks = Checks::new(app);
+    let new = checks.check(&mut tx, caller, wanted, id).await?;
     let (tenant, live_since) = (caller.tenant, now - SILENCE);
     let ahead = renders::queue_ahead(&mut tx, tenant, &new.pool, new.priority, live_since).await?;
     let row = renders::create(&mut tx, &new, now).await?;
