@@ -41,11 +41,6 @@ impl Request {
         })
     }
 
-    /// What its client calls it.
-    pub fn request_id(&self) -> &str {
-        &self.id
-    }
-
     fn key(&self) -> Option<IdempotencyKey<'_>> {
         (!self.id.is_empty()).then_some(IdempotencyKey {
             tenant: self.tenant,

@@ -67,7 +67,8 @@ fn parent_of(id: u32) -> Option<u32> {
     stat(id)?.get(1)?.parse().ok()
 }
 
-fn processor_time(id: u32) -> Option<Duration> {
+/// The processor time of a process.
+pub fn processor_time(id: u32) -> Option<Duration> {
     let stat = stat(id)?;
     let ticks = |place: usize| stat.get(place)?.parse::<f64>().ok();
     Some(Duration::from_secs_f64((ticks(11)? + ticks(12)?) / TICKS))

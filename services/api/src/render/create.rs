@@ -1,11 +1,12 @@
 //! Taking renders in: everything is checked and pinned, then their rows are inserted. OK means durable.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
-use likeness_domain::{Error, RenderId, TenantId};
+use likeness_domain::{Error, RenderId, TenantId, names::TenantName};
 use likeness_registry::{
     PgConnection,
     renders::{self, NewRender, Render},
+    tenants::{self, Tenant},
 };
 use likeness_wire::v1;
 use prost::Message as _;
@@ -188,25 +189,7 @@ pub async fn plan(
     members: &[Member],
 ) -> Result<Vec<Result<Plan, Error>>, Error> {
     let before = before(app, conn, members).await?;
-    let new = |tenant: TenantId| {
-        let of_tenant = members.iter().zip(&before);
-        let of_tenant = of_tenant.filter(|(member, before)| {
-            member.caller.tenant == tenant && matches!(before, Ok(None))
-        });
-        of_tenant.count()
-    };
-    // In order, so that no two transactions wait for each other's tenants.
-    let tenants: BTreeSet<TenantId> = members.iter().map(|one| one.caller.tenant).collect();
-    let mut refused = HashMap::new();
-    for tenant in tenants {
-        let new = new(tenant);
-        if new == 0 {
-            continue;
-        }
-        if let Err(error) = quota::check(conn, tenant, new, app.clock.now()).await {
-            refused.insert(tenant, error);
-        }
-    }
+    let refused = over_limits(app, conn, members, &before).await?;
     let mut checks = Checks::new(app);
     let mut plans = Vec::with_capacity(members.len());
     for (member, before) in members.iter().zip(before) {
@@ -221,6 +204,36 @@ pub async fn plan(
         });
     }
     Ok(plans)
+}
+
+/// Tenants that may not have all their new renders taken in, and why not.
+async fn over_limits(
+    app: &App,
+    conn: &mut PgConnection,
+    members: &[Member],
+    before: &[Result<Option<Render>, Error>],
+) -> Result<HashMap<TenantId, Error>, Error> {
+    // In order, so that no two transactions wait for each other's tenants.
+    let mut new: BTreeMap<TenantId, usize> = BTreeMap::new();
+    for (member, before) in members.iter().zip(before) {
+        if matches!(before, Ok(None)) {
+            *new.entry(member.caller.tenant).or_default() += 1;
+        }
+    }
+    let ids: Vec<TenantId> = new.keys().copied().collect();
+    let tenants = tenants::get_many(conn, &ids).await?;
+    let tenants: HashMap<TenantId, Tenant> = tenants.into_iter().map(|one| (one.id, one)).collect();
+    let mut refused = HashMap::new();
+    for (id, count) in new {
+        let checked = match tenants.get(&id) {
+            Some(tenant) => quota::check(conn, tenant, count, app.clock.now()).await,
+            None => Err(Error::not_found("tenant", TenantName { tenant: id })),
+        };
+        if let Err(error) = checked {
+            refused.insert(id, error);
+        }
+    }
+    Ok(refused)
 }
 
 /// The renders that the same requests made before.

@@ -14,8 +14,8 @@ use crate::{app::App, events};
 
 /// The most renders of one commit.
 const MOST: usize = 64;
-/// Commits under way: while one waits for the disk, the next is put together.
-const AT_ONCE: usize = 2;
+/// Commits under way: while some wait for Postgres and the disk, the next is put together.
+const AT_ONCE: usize = 4;
 
 /// Renders that wait to be taken in.
 pub struct Intake {

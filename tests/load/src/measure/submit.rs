@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use futures::future;
 use likeness_registry::PgPool;
 use likeness_test_support::{
@@ -18,6 +18,7 @@ use uuid::Uuid;
 use crate::{
     client::{self, Renders},
     plan::Plan,
+    process::{processor_of_family, processor_time},
     report::{Aim, Report},
     stage::{Stage, sort},
     stats::Durations,
@@ -39,12 +40,19 @@ pub async fn singles(plan: &Plan, servers: &Arc<Servers>, report: &mut Report) -
     let (mut clients, sort) = (clients(&stage, plan.clients).await?, sort()?);
     let tenant = rows::seed(stage.context.pool(), 1, 0, &sort).await?[0];
     let (mut plain, mut submitted, mut waits) = (0, 0, Vec::new());
+    let (mut for_plain, mut for_submitted) = (Duration::ZERO, Duration::ZERO);
     for _ in 0..plan.turns {
+        let begun = spent(&stage, servers)?;
         plain += insert(&inserters, tenant, &sort, plan).await?;
+        let between = spent(&stage, servers)?;
         let turn = submit(&mut clients, plan.turn).await?;
+        for_plain += between.saturating_sub(begun);
+        for_submitted += spent(&stage, servers)?.saturating_sub(between);
         submitted += turn.len();
         waits.extend(turn);
     }
+    let each = |spent: Duration, count: usize| spent.as_secs_f64() * 1e3 / count as f64;
+    let (for_plain, for_submitted) = (each(for_plain, plain), each(for_submitted, submitted));
     let seconds = plan.turn.as_secs_f64() * plan.turns as f64;
     let (plain, submitted) = (plain as f64 / seconds, submitted as f64 / seconds);
     let waits: Durations = waits.into_iter().collect();
@@ -54,6 +62,11 @@ pub async fn singles(plan: &Plan, servers: &Arc<Servers>, report: &mut Report) -
     let ratio = submitted / plain;
     report.row(PART, "of plain inserts", ratio, "", Some(Aim::AtLeast(0.6)));
     report.latencies(PART, "CreateRender under that load", &waits, None);
+    // What a rate would be where nothing else runs and only the processors are short.
+    let what = "processor of everything for a plain insert";
+    report.row(PART, what, for_plain, "ms", None);
+    let what = "processor of everything for a CreateRender";
+    report.row(PART, what, for_submitted, "ms", None);
     report.row(
         PART,
         "memory of api after it",
@@ -62,6 +75,16 @@ pub async fn singles(plan: &Plan, servers: &Arc<Servers>, report: &mut Report) -
         None,
     );
     Ok(())
+}
+
+/// The processor time of clients, services and Postgres so far.
+fn spent(stage: &Stage, servers: &Arc<Servers>) -> Result<Duration> {
+    let postgres = servers.stack().and_then(|stack| stack.postgres.pid());
+    let postgres = processor_of_family(postgres.context("the servers are not ours")?);
+    // This process is the clients, S3 and the parent of the services and of Postgres.
+    let services = stage.api.processor()? + stage.dispatch.processor()?;
+    let own = processor_time(std::process::id()).context("no processor time")?;
+    Ok(postgres + services + own)
 }
 
 async fn clients(stage: &Stage, count: usize) -> Result<Vec<Renders>> {
