@@ -21,3 +21,5 @@ mod python;
 mod queue;
 mod sliders;
 mod stage;
+mod versions;
+mod watching;

@@ -104,6 +104,69 @@ async fn a_batch_is_taken_in_whole_or_not_at_all() -> Result<()> {
     Ok(())
 }
 
+/// The names that requests under these ids were answered with, all of them sent at once.
+async fn create_at_once(app: &App, ids: &[&str]) -> Vec<Result<String, Status>> {
+    let creating = ids.iter().map(|id| {
+        let mut app = app.clone();
+        let request = v1::CreateRenderRequest {
+            render: Some(nobody()),
+            request_id: (*id).to_owned(),
+            ..Default::default()
+        };
+        async move {
+            let made = app.renders.create_render(request).await?.into_inner();
+            Ok(made.render.unwrap_or_default().name)
+        }
+    });
+    futures::future::join_all(creating).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn renders_that_come_together_are_each_their_own() -> Result<()> {
+    let stage = Stage::start().await?;
+    let mut app = stage.tenant("busy app").await?;
+    let mut other = stage.tenant("other app").await?;
+    let limited = stage.tenant("limited app").await?;
+    pause(&stage).await?;
+    limit_backlog(&stage, &limited, 3).await?;
+    let ids: Vec<String> = (0..40).map(|number| format!("{}", number % 30)).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let wrong = async {
+        let mut app = app.clone();
+        let wrong = v1::Render {
+            width: Some(63),
+            ..nobody()
+        };
+        let refusals = (0..5).map(|_| {
+            let (mut app, wrong) = (app.clone(), wrong.clone());
+            async move { app.create(wrong).await.unwrap_err().code() }
+        });
+        let codes = futures::future::join_all(refusals).await;
+        app.create(nobody()).await.map(|_| codes)
+    };
+    let (own, others, few, codes) = tokio::join!(
+        create_at_once(&app, &ids),
+        create_at_once(&other, &ids),
+        create_at_once(&limited, &ids[..10]),
+        wrong,
+    );
+    // Twins were told of one render, and nobody of another's.
+    let mut all = std::collections::BTreeSet::new();
+    for (app, made) in [(&app, own), (&other, others)] {
+        let names: Vec<String> = made.into_iter().collect::<Result<_, _>>()?;
+        for (number, name) in names.iter().enumerate() {
+            assert!(name.starts_with(&app.tenant), "{name}");
+            assert_eq!(name, &names[number % 30]);
+            all.insert(name.clone());
+        }
+    }
+    assert_eq!(all.len(), 60);
+    assert_eq!(few.iter().filter(|one| one.is_ok()).count(), 3);
+    assert!(codes?.iter().all(|code| *code == Code::InvalidArgument));
+    assert_eq!((count(&mut app).await?, count(&mut other).await?), (31, 30));
+    Ok(())
+}
+
 /// Answers one request with 204, and returns its head and body.
 async fn one_call(listener: TcpListener) -> Result<(String, serde_json::Value)> {
     let (stream, _) = listener.accept().await?;

@@ -11,8 +11,8 @@ use anyhow::{Context as _, Result};
 use futures::StreamExt as _;
 use likeness_domain::{Clock as _, SystemClock};
 use likeness_wire::v1::{
-    self, admin_service_client::AdminServiceClient, render_service_client::RenderServiceClient,
-    watch_render_response::Event,
+    self, admin_service_client::AdminServiceClient, identity_service_client::IdentityServiceClient,
+    render_service_client::RenderServiceClient, watch_render_response::Event,
 };
 use rand::Rng as _;
 use rand_chacha::ChaCha8Rng;
@@ -28,12 +28,12 @@ use crate::fleet::OPERATOR_KEY;
 
 /// How long one call may take.
 const CALL: Duration = Duration::from_secs(3);
-const PAUSE: Duration = Duration::from_millis(50);
+pub const PAUSE: Duration = Duration::from_millis(50);
 const TENANTS: usize = 5;
 
 /// Adds a key to each call.
 #[derive(Clone)]
-struct Bearer(MetadataValue<Ascii>);
+pub struct Bearer(MetadataValue<Ascii>);
 
 impl Interceptor for Bearer {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
@@ -43,7 +43,7 @@ impl Interceptor for Bearer {
     }
 }
 
-type Keyed = InterceptedService<Channel, Bearer>;
+pub type Keyed = InterceptedService<Channel, Bearer>;
 
 /// A tenant's clients, one for each front.
 #[derive(Clone)]
@@ -51,6 +51,8 @@ pub struct Tenant {
     /// `tenants/{tenant}`.
     pub name: String,
     fronts: Vec<RenderServiceClient<Keyed>>,
+    /// The same fronts for identities and their photos.
+    pub albums: Vec<IdentityServiceClient<Keyed>>,
 }
 
 /// What a client wants, all of it decided by the seed of the run.
@@ -151,8 +153,12 @@ pub async fn tenants(apis: &[SocketAddr]) -> Result<Vec<Tenant>> {
         let fronts = apis
             .iter()
             .map(|api| Ok(RenderServiceClient::new(keyed(*api, &key)?)));
+        let albums = apis
+            .iter()
+            .map(|api| Ok(IdentityServiceClient::new(keyed(*api, &key)?)));
         tenants.push(Tenant {
             name,
+            albums: albums.collect::<Result<_>>()?,
             fronts: fronts.collect::<Result<_>>()?,
         });
     }
@@ -169,7 +175,7 @@ fn keyed(api: SocketAddr, key: &str) -> Result<Keyed> {
 }
 
 /// Whether to ask again. FAILED_PRECONDITION: no worker has announced itself yet.
-fn is_transient(status: &Status) -> bool {
+pub fn is_transient(status: &Status) -> bool {
     matches!(
         status.code(),
         Code::Unavailable
@@ -305,7 +311,7 @@ impl Tenant {
     }
 }
 
-async fn timely<T>(
+pub async fn timely<T>(
     call: impl Future<Output = Result<tonic::Response<T>, Status>>,
 ) -> Result<T, Status> {
     match tokio::time::timeout_at(Instant::now() + CALL, call).await {

@@ -15,6 +15,7 @@ use likeness_test_support::TestContext;
 use crate::{
     broken::Rule,
     proxy::{Mode, Proxy},
+    services::instance_file,
 };
 
 pub const OPERATOR_KEY: &str = "operator-key-of-the-tests";
@@ -25,6 +26,7 @@ pub const LEASE_SECONDS: u32 = 3;
 const APIS: usize = 2;
 const DISPATCHERS: usize = 2;
 const WORKERS: usize = 3;
+const ENROLLERS: usize = 2;
 
 /// What differs between runs.
 #[derive(Clone, Debug)]
@@ -88,6 +90,10 @@ impl Fleet {
                 .add(context, format!("dispatch-{number}"), args)
                 .await?;
         }
+        for number in 0..ENROLLERS {
+            let args = vec!["enroll".to_owned()];
+            fleet.add(context, format!("enroll-{number}"), args).await?;
+        }
         for number in 0..WORKERS {
             let args = vec!["worker".to_owned()];
             fleet.add(context, format!("worker-{number}"), args).await?;
@@ -134,9 +140,19 @@ impl Fleet {
         self.members.iter().try_for_each(Member::keep_up)
     }
 
+    /// The dispatcher that leads at present, once it is known.
+    pub fn leader(&self, holder: &str) -> Option<&Member> {
+        let mut members = self.members.iter();
+        members.find(|member| member.instance(&self.journal).as_deref() == Some(holder))
+    }
+
+    /// Whatever holds a lease: workers of both kinds.
     pub fn workers(&self) -> impl Iterator<Item = &Member> {
         let workers = self.members.iter();
-        workers.filter(|member| member.name.starts_with("worker"))
+        workers.filter(|member| {
+            let kinds = ["worker", "enroll"];
+            kinds.iter().any(|kind| member.name.starts_with(kind))
+        })
     }
 }
 
@@ -164,6 +180,12 @@ impl Member {
             .stdout(log.try_clone()?)
             .stderr(log);
         spawn_bound(command, Signal::KILL).with_context(|| format!("cannot start {}", self.name))
+    }
+
+    /// Which dispatcher it is, if it is one and runs.
+    fn instance(&self, journal: &Path) -> Option<String> {
+        let process = self.child().as_ref()?.id();
+        std::fs::read_to_string(instance_file(journal, process)).ok()
     }
 
     /// SIGKILL: it can clean up nothing.

@@ -14,11 +14,13 @@ mod broken;
 mod checker;
 mod client;
 mod fleet;
+mod photos;
 mod proxy;
 mod run;
 mod schedule;
 mod services;
 mod suite;
+mod takeover;
 
 use std::{process::ExitCode, time::Duration};
 
@@ -31,6 +33,12 @@ use crate::{broken::Rule, fleet::Setup, run::Plan, schedule::Mix, services::Serv
 enum Command {
     /// Run one seed after the other and print a line for each
     Run(RunArgs),
+    /// Kill and stop the leading dispatcher of two, and print how long the other took
+    Takeover {
+        /// How often, each way
+        #[arg(long, default_value_t = 5)]
+        times: usize,
+    },
     #[command(flatten)]
     Service(Service),
 }
@@ -46,6 +54,9 @@ struct RunArgs {
     /// How many renders are submitted
     #[arg(long, default_value_t = 10_000)]
     renders: usize,
+    /// How many photos are uploaded beside them
+    #[arg(long, default_value_t = 300)]
+    photos: usize,
     /// Break a rule: the check must find it
     #[arg(long = "break")]
     rule: Option<Rule>,
@@ -66,7 +77,7 @@ struct RunArgs {
     keep_logs: bool,
 }
 
-const COMMANDS: [&str; 4] = ["run", "api", "dispatch", "worker"];
+const COMMANDS: [&str; 6] = ["run", "takeover", "api", "dispatch", "enroll", "worker"];
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().collect();
@@ -74,6 +85,7 @@ fn main() -> ExitCode {
     let done = if COMMANDS.contains(&named) {
         match Command::parse() {
             Command::Run(args) => runs(&args),
+            Command::Takeover { times } => takeover::print(times),
             Command::Service(service) => service.main(),
         }
     } else {
@@ -104,6 +116,7 @@ fn runs(args: &RunArgs) -> anyhow::Result<()> {
                 rule: args.rule,
                 unclaimed: args.unclaimed,
             },
+            photos: if args.rule.is_none() { args.photos } else { 0 },
             faults: args.rule.map_or(Mix::ALL, Rule::provocation),
             lasting: Duration::from_secs(args.lasting.into()),
             patience: Duration::from_secs(args.patience.into()),

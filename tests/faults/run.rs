@@ -18,6 +18,7 @@ use crate::{
     checker::{Breach, Evidence, Finding},
     client::{self, Memory, Tenant, Wish},
     fleet::{Fleet, Member, Setup},
+    photos,
     proxy::Mode,
     schedule::{Counts, Lane, Mix, torment},
 };
@@ -33,6 +34,7 @@ const LOOK: Duration = Duration::from_millis(100);
 pub struct Plan {
     pub seed: u64,
     pub renders: usize,
+    pub photos: usize,
     pub setup: Setup,
     pub faults: Mix,
     /// Over what time the renders are submitted, at least.
@@ -45,6 +47,7 @@ pub struct Plan {
 pub struct Report {
     pub plan: Plan,
     pub submitted: usize,
+    pub photos: BTreeMap<String, usize>,
     pub findings: Vec<Finding>,
     pub states: BTreeMap<String, usize>,
     pub reasons: BTreeMap<String, usize>,
@@ -74,6 +77,7 @@ pub async fn run(plan: Plan) -> Result<Report> {
     let logs = tempfile::Builder::new().prefix("faults-").tempdir()?;
     let fleet = Fleet::start(&context, &plan.setup, logs.path()).await?;
     let tenants = client::tenants(&fleet.apis).await?;
+    let albums = photos::albums(&tenants).await?;
 
     let memory = Memory::default();
     let (over, mut seeds) = (
@@ -88,7 +92,10 @@ pub async fn run(plan: Plan) -> Result<Report> {
     };
     let tormented = Instant::now();
     let clients = async {
-        submit(&tenants, wishes, &memory, plan.lasting).await?;
+        tokio::try_join!(
+            submit(&tenants, wishes, &memory, plan.lasting),
+            albums.upload(plan.photos, plan.lasting),
+        )?;
         drained(&context, plan.renders / 10, TAIL).await;
         over.cancel();
         anyhow::Ok(())
@@ -113,11 +120,13 @@ pub async fn run(plan: Plan) -> Result<Report> {
     let evidence = Evidence::gather(&context, memory.all(), tenants, &journal).await?;
     let mut findings = evidence.check();
     evidence.check_neighbours(&mut findings).await?;
+    findings.extend(albums.check(&context).await?);
     if !findings.is_empty() || std::env::args().any(|arg| arg == "--keep-logs") {
         let _ = logs.keep();
     }
     Ok(Report {
         submitted: memory.all().len(),
+        photos: albums.states(&context).await?,
         findings,
         states: evidence.states(),
         reasons: evidence.reasons(),
@@ -130,7 +139,7 @@ pub async fn run(plan: Plan) -> Result<Report> {
     })
 }
 
-async fn submit(
+pub async fn submit(
     tenants: &[Tenant],
     wishes: Vec<Wish>,
     memory: &Memory,
@@ -168,7 +177,7 @@ async fn drained(context: &TestContext, few: usize, limit: Duration) {
 }
 
 /// Waits until every render has its end, with whatever ended by itself started again.
-async fn settle(context: &TestContext, fleet: &Fleet, limit: Duration) -> Result<()> {
+pub async fn settle(context: &TestContext, fleet: &Fleet, limit: Duration) -> Result<()> {
     let deadline = Instant::now() + limit;
     while history::living(context.pool()).await? > 0 && Instant::now() < deadline {
         fleet.keep_up()?;
@@ -178,7 +187,7 @@ async fn settle(context: &TestContext, fleet: &Fleet, limit: Duration) -> Result
 }
 
 /// Waits until whoever watches has heard of the end.
-async fn told(memory: &Memory, limit: Duration) {
+pub async fn told(memory: &Memory, limit: Duration) {
     let waiting = || {
         let all = memory.all();
         all.iter()
@@ -191,7 +200,7 @@ async fn told(memory: &Memory, limit: Duration) {
 }
 
 /// Ends the workers, lets the time of every erasure come, and waits for the sweep.
-async fn swept(context: &TestContext, fleet: &Fleet) -> Result<()> {
+pub async fn swept(context: &TestContext, fleet: &Fleet) -> Result<()> {
     fleet.workers().for_each(Member::kill);
     let deadline = Instant::now() + Duration::from_mins(2);
     while history::erase_now(context.pool()).await? > 0 && Instant::now() < deadline {
@@ -219,12 +228,13 @@ impl fmt::Display for Report {
         let faults: usize = self.faults.values().sum();
         write!(
             f,
-            ", time {:.1} s ({faults} faults in {:.1} s, settled in {:.1} s; renders {:?}, attempts {:?})",
+            ", time {:.1} s ({faults} faults in {:.1} s, settled in {:.1} s; renders {:?}, attempts {:?}, photos {:?})",
             self.time.as_secs_f64(),
             self.torment.as_secs_f64(),
             self.settling.as_secs_f64(),
             self.states,
             self.outcomes,
+            self.photos,
         )
     }
 }

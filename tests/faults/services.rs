@@ -1,25 +1,38 @@
 //! The processes of a run: the services as their own programs start them, around a worker whose model is instant.
 
-use std::{fs::File, path::PathBuf, time::Duration};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Result;
 use bytes::Bytes;
 use chrono::TimeDelta;
 use clap::{Args, Subcommand};
 use likeness_api::{ApiArgs, Server};
-use likeness_blob::{Downloader, Uploader};
+use likeness_blob::{Blob, BlobArgs, Downloader, Uploader};
 use likeness_dispatch::{Dispatch, DispatchArgs};
 use likeness_domain::{
     Clock as _, SystemClock,
     bundle::{BundleSummary, RenderDefaults},
+    coefficients::{Coefficients, StoredCoefficients},
+    embedding::FaceEmbedding,
+    photo::QualityReport,
     render::{RenderTimings, RenderedImage, Scheduler},
 };
+use likeness_enroll::{Enroll, Enrolled, Verdict};
 use likeness_queue::{Queue, QueueArgs};
+use likeness_registry::KeyRing;
 use likeness_render::{ComputeArgs, Engine, Failure, Job, Painted, Render};
 use likeness_runtime::{Lifecycle, RuntimeArgs};
 use sha2::{Digest as _, Sha256};
 
-use crate::broken::{self, Rule};
+use crate::{
+    broken::{self, Rule},
+    fleet::LEASE_SECONDS,
+};
 
 /// How long one denoising step of the pretended model takes; a render of a single step takes none.
 const STEP: Duration = Duration::from_millis(25);
@@ -42,6 +55,13 @@ pub enum Service {
         #[command(flatten)]
         test: TestArgs,
     },
+    /// An enrolment worker without models
+    Enroll {
+        #[command(flatten)]
+        runtime: RuntimeArgs,
+        #[command(flatten)]
+        stores: Stores,
+    },
     /// A worker without models
     Worker {
         #[command(flatten)]
@@ -49,6 +69,19 @@ pub enum Service {
         #[command(flatten)]
         queue: QueueArgs,
     },
+}
+
+/// What an enrolment worker talks to.
+#[derive(Args)]
+pub struct Stores {
+    #[arg(long, env = "LIKENESS_DATABASE_URL")]
+    database_url: String,
+    #[arg(long, env = "LIKENESS_SEALING_KEYS")]
+    sealing_keys: String,
+    #[command(flatten)]
+    queue: QueueArgs,
+    #[command(flatten)]
+    blob: BlobArgs,
 }
 
 /// What only a run under faults says.
@@ -81,6 +114,12 @@ impl Service {
             } => likeness_runtime::main(&runtime, |lifecycle| async move {
                 dispatcher(*dispatch, test, &lifecycle).await
             }),
+            Self::Enroll { runtime, stores } => {
+                likeness_runtime::main(&runtime, |lifecycle| async move {
+                    enroller(&stores).await?.spawn(&lifecycle);
+                    Ok(())
+                })
+            }
             Self::Worker { runtime, queue } => {
                 likeness_runtime::main(&runtime, |lifecycle| async move {
                     worker(&queue).await?.spawn(&lifecycle);
@@ -99,6 +138,7 @@ async fn dispatcher(args: DispatchArgs, test: TestArgs, lifecycle: &Lifecycle) -
     if test.rule == Some(Rule::Reconcile) {
         broken::no_reconcile(&mut dispatch.policy);
     }
+    note_instance(&test.journal, &dispatch.instance)?;
     let journal = File::options()
         .create(true)
         .append(true)
@@ -116,6 +156,54 @@ async fn dispatcher(args: DispatchArgs, test: TestArgs, lifecycle: &Lifecycle) -
         Some(Rule::Reconcile) | None => dispatch.answer(lifecycle, broken::finish),
     }
     Ok(())
+}
+
+/// Writes down which instance this process is, beside the journal.
+fn note_instance(journal: &Path, instance: &str) -> Result<()> {
+    Ok(std::fs::write(
+        instance_file(journal, std::process::id()),
+        instance,
+    )?)
+}
+
+/// Where a dispatcher writes down which instance it is.
+pub fn instance_file(journal: &Path, process: u32) -> PathBuf {
+    journal.with_file_name(format!("instance-{process}"))
+}
+
+async fn enroller(stores: &Stores) -> Result<Enroll> {
+    let pool = likeness_registry::connect(&stores.database_url, 4).await?;
+    Ok(Enroll {
+        pool,
+        queue: Queue::connect(&stores.queue).await?,
+        blob: Blob::connect(&stores.blob)?,
+        clock: Arc::new(SystemClock),
+        keys: Arc::new(KeyRing::parse(&stores.sealing_keys)?),
+        engine: likeness_enroll::Engine::answering(|_, _| enrolled())?,
+        encoder: bundle().encoder,
+        same_person: 0.5,
+        worker: format!("enroll-{}", uuid::Uuid::now_v7().simple()),
+        lease: TimeDelta::seconds(LEASE_SECONDS.into()),
+        started_at: SystemClock.now(),
+    })
+}
+
+/// The same person on every photo.
+fn enrolled() -> Result<Verdict> {
+    let (tokens, k) = (bundle().tokens as usize, bundle().k as usize);
+    let coefficients = Coefficients::new(tokens, k, vec![0.5; tokens * k])?;
+    Ok(Verdict::Accepted(Box::new(Enrolled {
+        quality: QualityReport {
+            width: 64,
+            height: 64,
+            faces_found: 1,
+            face: None,
+            same_person: None,
+        },
+        coefficients: StoredCoefficients::from_coefficients(&coefficients),
+        embedding: FaceEmbedding::new(vec![0.5; 512])?,
+        base: None,
+    })))
 }
 
 async fn worker(queue: &QueueArgs) -> Result<Render> {

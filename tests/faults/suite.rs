@@ -10,18 +10,31 @@ use crate::{
     fleet::Setup,
     run::{self, Plan},
     schedule::Mix,
+    takeover,
 };
 
 /// Soon enough for a test; the dispatcher's own is half a minute.
 const UNCLAIMED: u32 = 4;
 
 const RENDERS: usize = 150;
+const PHOTOS: usize = 40;
 const LASTING: Duration = Duration::from_secs(10);
 
 /// One test of this program.
 struct Test {
     name: String,
-    rule: Option<Rule>,
+    what: What,
+}
+
+/// What it does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum What {
+    /// Everything goes wrong, and every promise is kept.
+    Everything,
+    /// The leading dispatcher goes, and the other leads in time.
+    Takeover,
+    /// A broken rule is found.
+    Broken(Rule),
 }
 
 /// Runs the tests whose names hold the filter, one after the other: each has servers and processes of its own. Those of
@@ -29,18 +42,25 @@ struct Test {
 pub fn suite(args: &[String]) -> Result<()> {
     let filter = args.iter().find(|arg| !arg.starts_with('-'));
     let all = args.iter().any(|arg| arg.ends_with("ignored"));
-    let tests = std::iter::once(Test {
-        name: "every_promise_is_kept".to_owned(),
-        rule: None,
-    })
-    .chain(Rule::ALL.map(|rule| Test {
-        name: format!("breaking_{}_is_found", rule.name().replace('-', "_")),
-        rule: Some(rule),
-    }))
-    .filter(|test| match filter {
-        Some(filter) => test.name.contains(filter.as_str()),
-        None => test.rule.is_none() || all,
+    let always = [
+        ("every_promise_is_kept", What::Everything),
+        ("another_leads_within_two_seconds", What::Takeover),
+    ];
+    let always = always.map(|(name, what)| Test {
+        name: name.to_owned(),
+        what,
     });
+    let broken = Rule::ALL.map(|rule| Test {
+        name: format!("breaking_{}_is_found", rule.name().replace('-', "_")),
+        what: What::Broken(rule),
+    });
+    let tests = always
+        .into_iter()
+        .chain(broken)
+        .filter(|test| match filter {
+            Some(filter) => test.name.contains(filter.as_str()),
+            None => all || !matches!(test.what, What::Broken(_)),
+        });
     if args.iter().any(|arg| arg == "--list") {
         tests.for_each(|test| println!("{}: test", test.name));
         return Ok(());
@@ -64,27 +84,36 @@ impl Test {
     }
 
     fn run(&self) -> Result<()> {
-        let plan = Plan {
-            seed: 7,
-            renders: RENDERS,
-            setup: Setup {
-                rule: self.rule,
-                unclaimed: Some(UNCLAIMED),
-            },
-            faults: self.rule.map_or(Mix::ALL, Rule::provocation),
-            lasting: LASTING,
-            patience: Duration::from_secs(if self.rule.is_some() { 8 } else { 60 }),
-        };
-        let report = block_on(run::run(plan))?;
-        println!("{report}");
-        let found: Vec<String> = report.findings.iter().map(ToString::to_string).collect();
-        match self.rule {
-            None => ensure!(found.is_empty(), "{}", found.join("\n")),
-            Some(rule) => ensure!(
-                report.count(rule.breach()) > 0,
-                "breaking {rule:?} was not found"
-            ),
+        match self.what {
+            What::Everything => tormented(None),
+            What::Broken(rule) => tormented(Some(rule)),
+            What::Takeover => takeover::check(),
         }
-        Ok(())
     }
+}
+
+fn tormented(rule: Option<Rule>) -> Result<()> {
+    let plan = Plan {
+        seed: 7,
+        renders: RENDERS,
+        photos: if rule.is_none() { PHOTOS } else { 0 },
+        setup: Setup {
+            rule,
+            unclaimed: Some(UNCLAIMED),
+        },
+        faults: rule.map_or(Mix::ALL, Rule::provocation),
+        lasting: LASTING,
+        patience: Duration::from_secs(if rule.is_some() { 8 } else { 60 }),
+    };
+    let report = block_on(run::run(plan))?;
+    println!("{report}");
+    let found: Vec<String> = report.findings.iter().map(ToString::to_string).collect();
+    match rule {
+        None => ensure!(found.is_empty(), "{}", found.join("\n")),
+        Some(rule) => ensure!(
+            report.count(rule.breach()) > 0,
+            "breaking {rule:?} was not found"
+        ),
+    }
+    Ok(())
 }

@@ -69,6 +69,16 @@ impl Error {
         }
     }
 
+    /// The same for another who is told of it, without its cause.
+    #[must_use]
+    pub fn told_again(&self) -> Self {
+        Self {
+            violations: self.violations.clone(),
+            retry_after: self.retry_after,
+            ..Self::new(self.kind, self.reason, self.message.clone())
+        }
+    }
+
     /// A request with wrong fields.
     pub fn invalid(violations: Vec<FieldViolation>) -> Self {
         let message = match violations.as_slice() {

@@ -4,7 +4,7 @@ use std::{str::FromStr, time::Duration};
 
 use likeness_domain::{Error, ErrorKind};
 use sqlx::{
-    PgPool, Postgres, Transaction,
+    Connection as _, PgPool, Postgres, Transaction,
     migrate::{MigrateError, Migrator},
     pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
@@ -14,6 +14,9 @@ use crate::error::database;
 
 /// How long a request waits for a free connection before it is told to try again.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A connection that has been idle for longer is tried before it is used: a round trip that a busy one need not pay.
+const TRIED_AFTER: Duration = Duration::from_secs(1);
 
 /// Connects to Postgres at `url` with at most `max` connections.
 ///
@@ -29,6 +32,15 @@ pub async fn connect(url: &str, max: u32) -> Result<PgPool, Error> {
     PgPoolOptions::new()
         .max_connections(max)
         .acquire_timeout(ACQUIRE_TIMEOUT)
+        .test_before_acquire(false)
+        .before_acquire(|conn, about| {
+            Box::pin(async move {
+                if about.idle_for > TRIED_AFTER {
+                    conn.ping().await?;
+                }
+                Ok(true)
+            })
+        })
         .connect_with(options.application_name("likeness"))
         .await
         .map_err(database)

@@ -164,6 +164,19 @@ pub async fn get(conn: &mut PgConnection, id: TenantId) -> Result<Tenant, Error>
         .try_into()
 }
 
+/// Several tenants, in no order; those that are not there are left out.
+///
+/// # Errors
+/// The database fails.
+pub async fn get_many(conn: &mut PgConnection, ids: &[TenantId]) -> Result<Vec<Tenant>, Error> {
+    let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+    let rows = select_tenants!("WHERE id = ANY ($1)", &ids)
+        .fetch_all(conn)
+        .await
+        .map_err(database)?;
+    rows.into_iter().map(Tenant::try_from).collect()
+}
+
 /// One page of the tenants, the oldest first.
 ///
 /// # Errors

@@ -1,6 +1,7 @@
 //! What happened to renders and what is left of them, for tests that check a whole run afterwards.
 
 use anyhow::Result;
+use chrono::{DateTime, Utc};
 use sqlx::{FromRow, PgPool};
 use uuid::Uuid;
 
@@ -54,6 +55,23 @@ pub struct StoredImage {
     pub sha256: String,
 }
 
+/// A photo's row.
+#[derive(Clone, Debug, FromRow)]
+pub struct StoredPhoto {
+    /// Which.
+    pub id: Uuid,
+    /// Whose.
+    pub tenant: Uuid,
+    /// Of whom.
+    pub identity: Uuid,
+    /// Where it stands.
+    pub state: String,
+    /// How many attempts were made.
+    pub attempt: i32,
+    /// How many sets of coefficients it has.
+    pub coefficients: i64,
+}
+
 /// Begins to record every change of a render's state.
 ///
 /// # Errors
@@ -96,12 +114,14 @@ pub async fn renders(pool: &PgPool) -> Result<Vec<StoredRender>> {
     Ok(sqlx::query_as(all).fetch_all(pool).await?)
 }
 
-/// How many renders have not reached a last state.
+/// How many renders and photos have not reached a last state.
 ///
 /// # Errors
 /// The database fails.
 pub async fn living(pool: &PgPool) -> Result<i64> {
-    let count = "SELECT count(*) FROM renders WHERE state IN ('QUEUED', 'DISPATCHED', 'RUNNING')";
+    let count = "SELECT (SELECT count(*) FROM renders
+                        WHERE state IN ('QUEUED', 'DISPATCHED', 'RUNNING'))
+                   + (SELECT count(*) FROM photos WHERE state IN ('PENDING', 'RUNNING'))";
     Ok(sqlx::query_scalar(count).fetch_one(pool).await?)
 }
 
@@ -123,6 +143,39 @@ pub async fn images(pool: &PgPool) -> Result<Vec<StoredImage>> {
     let all = "SELECT render_id AS render, attempt, sha256 FROM render_images
                ORDER BY render_id, position";
     Ok(sqlx::query_as(all).fetch_all(pool).await?)
+}
+
+/// Every photo.
+///
+/// # Errors
+/// The database fails.
+pub async fn photos(pool: &PgPool) -> Result<Vec<StoredPhoto>> {
+    let all = "SELECT id, tenant_id AS tenant, identity_id AS identity, state, attempt,
+                   (SELECT count(*) FROM photo_coefficients c WHERE c.photo_id = p.id) AS coefficients
+               FROM photos p ORDER BY id";
+    Ok(sqlx::query_as(all).fetch_all(pool).await?)
+}
+
+/// Which instance leads a role at present.
+///
+/// # Errors
+/// The database fails.
+pub async fn leader(pool: &PgPool, role: &str) -> Result<Option<String>> {
+    let holder = "SELECT holder FROM leaders WHERE role = $1 AND lease_until > now()";
+    let holder = sqlx::query_scalar(holder).bind(role);
+    Ok(holder.fetch_optional(pool).await?)
+}
+
+/// Whether a render has been admitted since then.
+///
+/// # Errors
+/// The database fails.
+pub async fn admitted_since(pool: &PgPool, since: DateTime<Utc>) -> Result<bool> {
+    let found = "SELECT EXISTS (SELECT FROM renders WHERE dispatched_at > $1)";
+    Ok(sqlx::query_scalar(found)
+        .bind(since)
+        .fetch_one(pool)
+        .await?)
 }
 
 /// Makes every erasure due, as if its time had come, and returns how many wait.

@@ -17,6 +17,7 @@ pub mod env;
 pub mod history;
 mod objects;
 mod pictures;
+pub mod rows;
 mod servers;
 
 pub use binary::likeness_binary;

@@ -45,12 +45,24 @@ impl Servers {
     /// # Errors
     /// When they do not start.
     pub fn start() -> Result<Self> {
+        Self::start_with(Fsync::Off)
+    }
+
+    /// The same, with commits that wait for the disk, for measuring. Blocks.
+    ///
+    /// # Errors
+    /// When they do not start.
+    pub fn start_durable() -> Result<Self> {
+        Self::start_with(Fsync::On)
+    }
+
+    fn start_with(fsync: Fsync) -> Result<Self> {
         let target = target_dir()?;
         let slot = claim_slot(&target.join("test-servers"))?;
         let tools = Tools::find_or_fetch(&target.join("tools"))?;
-        let stack = reuse(slot.dir(), &tools).or_else(|_| {
+        let stack = reuse(slot.dir(), &tools, fsync).or_else(|_| {
             Stack::wipe(slot.dir())?;
-            Stack::start(slot.dir(), &tools, Fsync::Off)
+            Stack::start(slot.dir(), &tools, fsync)
         })?;
         Ok(Self {
             postgres_url: stack.postgres.url(),
@@ -108,11 +120,11 @@ impl Servers {
 
 /// Starts on what an earlier process left (statics are never dropped), which saves initdb, and
 /// removes everything in it.
-fn reuse(dir: &Path, tools: &Tools) -> Result<Stack> {
+fn reuse(dir: &Path, tools: &Tools, fsync: Fsync) -> Result<Stack> {
     for part in ["nats", "s3"].map(|part| dir.join(part)) {
         let _ = std::fs::remove_dir_all(part);
     }
-    let stack = Stack::start(dir, tools, Fsync::Off)?;
+    let stack = Stack::start(dir, tools, fsync)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

@@ -1,9 +1,10 @@
-//! The developers' commands: `cargo xtask demo`, `test`, `faults`, `lint`, `sqlx`, `tools`, `cuda-build`.
+//! The developers' commands: `cargo xtask demo`, `test`, `faults`, `load`, `lint`, `sqlx`, `tools`, `cuda-build`.
 
 mod cuda;
 mod demo;
 mod faults;
 mod lint;
+mod load;
 mod python;
 mod run;
 mod sqlx;
@@ -38,6 +39,12 @@ enum Xtask {
     /// Run real processes under a seeded schedule of faults and check what they did; one line for each seed
     Faults {
         /// Passed on to the run: `--seed N --seeds N --renders N`, `--break RULE`, `--verbose`, `--help`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Measure the queue on real servers and simulated workers, and print one table
+    Load {
+        /// Passed on: `--quick`, `--json`, `--peers`, `--queued N`, `--only PART,…`, `--help`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
@@ -91,6 +98,7 @@ fn dispatch(command: Xtask) -> anyhow::Result<()> {
         Xtask::Demo { photos } => demo::demo(&workspace, &photos),
         Xtask::Test { args } => test::test(&workspace, &args),
         Xtask::Faults { args } => faults::faults(&workspace, &args),
+        Xtask::Load { args } => load::load(&workspace, &args),
         Xtask::Lint { steps } => lint::lint(&workspace, &steps),
         Xtask::Sqlx { check } => sqlx::sqlx(&workspace, check),
         Xtask::Tools(ToolsCommand { what: None }) => print_tools(&workspace.tools()?),

@@ -1,15 +1,15 @@
 //! What every handler works with.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use likeness_blob::Blob;
 use likeness_domain::{Error, SharedClock, webhook::Reach};
 use likeness_queue::Queue;
 use likeness_registry::{PgPool, Postgres, Transaction};
 
-use crate::auth::OperatorKey;
+use crate::{auth::OperatorKey, render::Intake};
 
-/// Handles on the stores, and the front's own limits. Handlers hold no other state.
+/// Handles on the stores, the front's own limits, and what is being taken in. Handlers hold no other state.
 #[derive(Clone)]
 pub struct App {
     /// The registry.
@@ -24,6 +24,8 @@ pub struct App {
     pub operator: OperatorKey,
     /// What requests may ask for.
     pub limits: Limits,
+    /// Renders that are taken in together.
+    pub intake: Arc<Intake>,
 }
 
 /// What requests may ask for.

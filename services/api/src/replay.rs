@@ -41,11 +41,6 @@ impl Request {
         })
     }
 
-    /// What its client calls it.
-    pub fn request_id(&self) -> &str {
-        &self.id
-    }
-
     fn key(&self) -> Option<IdempotencyKey<'_>> {
         (!self.id.is_empty()).then_some(IdempotencyKey {
             tenant: self.tenant,
@@ -73,6 +68,11 @@ impl Request {
         )
     }
 
+    /// What tells it from other requests; nothing for one that is never a repetition.
+    pub fn identity(&self) -> Option<(Option<TenantId>, &'static str, &str)> {
+        (!self.id.is_empty()).then_some((self.tenant, self.method, self.id.as_str()))
+    }
+
     /// Remembers what this request made.
     pub async fn record(&self, conn: &mut PgConnection, ids: &[Uuid]) -> Result<(), Error> {
         match &self.key() {
@@ -80,6 +80,37 @@ impl Request {
             None => Ok(()),
         }
     }
+}
+
+/// What the first requests of these ids made, where these are repetitions. Each other id is taken in the caller's
+/// transaction, for the resource that its request is about to make.
+pub async fn begin_all(
+    conn: &mut PgConnection,
+    app: &App,
+    asked: &[(&Request, Uuid)],
+) -> Result<Vec<Result<Option<Vec<Uuid>>, Error>>, Error> {
+    let keys = asked
+        .iter()
+        .filter_map(|(request, resource)| Some((request.key()?, *resource)));
+    let keys: Vec<(IdempotencyKey<'_>, Uuid)> = keys.collect();
+    let mut replays = Vec::new();
+    if !keys.is_empty() {
+        replays = idempotency::begin_all(conn, &keys, app.clock.now()).await?;
+    }
+    let mut replays = replays.into_iter();
+    let answers = asked.iter().map(|(request, _)| {
+        let replay = match request.key() {
+            None => Ok(Replay::New),
+            Some(_) => replays
+                .next()
+                .unwrap_or_else(|| Err(Error::internal("too few replays"))),
+        };
+        Ok(match replay? {
+            Replay::New => None,
+            Replay::Same(ids) => Some(ids),
+        })
+    });
+    Ok(answers.collect())
 }
 
 /// SHA-256 over the parts, each with its length, so that no two lists of parts run together.

@@ -91,6 +91,7 @@ impl Server {
                 },
                 ..Limits::default()
             },
+            intake: std::sync::Arc::default(),
         };
         Self::from_services(app, args.listen).await
     }

@@ -4,7 +4,7 @@ use chrono::TimeDelta;
 use likeness_registry::{
     erasures::UPLOAD_LINK_LIFETIME,
     photos::queue::{BACKOFF, MAX_ATTEMPTS},
-    renders::RetryPolicy,
+    renders::{RetryPolicy, Window},
 };
 
 /// How long things may take before they count as lost, and how much is handed out ahead.
@@ -22,10 +22,11 @@ pub struct Policy {
     pub unclaimed: TimeDelta,
     /// How long upload links live: longer than any lease chain of one attempt is expected to last.
     pub upload_ttl: TimeDelta,
-    /// Seconds of work that a live worker is handed ahead.
-    pub seconds_per_worker: f32,
-    /// How much more than that is admitted, so that no worker waits for admission.
-    pub window_factor: f32,
+    /// Estimated seconds of work that may wait unclaimed in a pool, at least: enough for a worker that paints several
+    /// renders together.
+    pub ahead_seconds: f32,
+    /// For which part of a pool's live workers a next render waits unclaimed, so that none waits for admission.
+    pub ahead_workers: f32,
     /// Failures before a render is given up, and the waits between.
     pub retry: RetryPolicy,
     /// Attempts before a photo is given up.
@@ -66,8 +67,8 @@ impl Default for Policy {
             unconfirmed: TimeDelta::seconds(2),
             unclaimed: TimeDelta::seconds(30),
             upload_ttl: UPLOAD_LINK_LIFETIME,
-            seconds_per_worker: 20.0,
-            window_factor: 1.25,
+            ahead_seconds: 20.0,
+            ahead_workers: 0.25,
             retry: RetryPolicy {
                 max_failures: 3,
                 max_deaths_alone: 2,
@@ -86,9 +87,18 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// Seconds of work that a pool of `live` workers may have in its window.
-    pub fn window_seconds(&self, live: i64) -> f32 {
-        live.max(0) as f32 * self.seconds_per_worker * self.window_factor
+    /// Estimated seconds of work that may wait unclaimed in a pool of `live` workers. What they have claimed does not count:
+    /// they claim no more than they can hold. A new tenant's first render waits behind what is unclaimed, so that is little.
+    pub fn ahead(&self, live: i64, window: &Window) -> f32 {
+        let live = live.max(0) as f32;
+        let at_work = (window.dispatched + window.running).max(1) as f32;
+        // Of short renders many are claimed in one round of admission.
+        let render = (window.seconds / at_work).max(1.0);
+        if live > 0.0 {
+            self.ahead_seconds.max(live * self.ahead_workers * render)
+        } else {
+            0.0
+        }
     }
 }
 
@@ -106,8 +116,20 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_without_workers_has_no_window() {
-        assert!(Policy::default().window_seconds(0) <= 0.0);
-        assert!(Policy::default().window_seconds(2) > Policy::default().window_seconds(1));
+    fn a_pool_without_workers_gets_nothing() {
+        let policy = Policy::default();
+        assert!(policy.ahead(0, &Window::default()) <= 0.0);
+        assert!(policy.ahead(1, &Window::default()) > 0.0);
+    }
+
+    #[test]
+    fn a_render_waits_for_every_fourth_worker() {
+        let window = Window {
+            running: 400,
+            seconds: 2000.0,
+            ..Window::default()
+        };
+        let ahead = Policy::default().ahead(400, &window);
+        assert!((ahead - 500.0).abs() < 1.0, "{ahead}");
     }
 }

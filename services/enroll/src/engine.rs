@@ -66,6 +66,16 @@ impl Engine {
     /// A section that the bundle lacks, or a file that does not fit.
     pub fn start(bundle: &Bundle) -> anyhow::Result<Self> {
         let models = Models::load(bundle)?;
+        Self::answering(move |bytes, face| models.enroll(bytes, face))
+    }
+
+    /// A thread that answers by `enroll`, in the models' place: tests of the queue need none.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn answering(
+        enroll: impl Fn(&[u8], FaceChoice) -> anyhow::Result<Verdict> + Send + 'static,
+    ) -> anyhow::Result<Self> {
         let (jobs, mut queue) = mpsc::channel::<Job>(1);
         std::thread::Builder::new()
             .name("enroll-models".to_owned())
@@ -73,9 +83,8 @@ impl Engine {
                 while let Some(job) = queue.blocking_recv() {
                     // Whoever asked may have gone; the next photo is what counts.
                     // A photo that makes a model panic fails by itself: the models are only read.
-                    let verdict =
-                        catch_unwind(AssertUnwindSafe(|| models.enroll(&job.bytes, job.face)))
-                            .unwrap_or_else(|_| Err(anyhow::anyhow!("a model panicked")));
+                    let verdict = catch_unwind(AssertUnwindSafe(|| enroll(&job.bytes, job.face)))
+                        .unwrap_or_else(|_| Err(anyhow::anyhow!("a model panicked")));
                     let _ = job.answer.send(verdict);
                 }
             })

@@ -47,6 +47,8 @@ pub struct Window {
     pub running: i64,
     /// Estimated seconds of work in both.
     pub seconds: f32,
+    /// Estimated seconds of what is not yet claimed.
+    pub dispatched_seconds: f32,
 }
 
 /// A pool that has queued renders.
@@ -275,7 +277,9 @@ pub async fn window(conn: &mut PgConnection, pool: &str) -> Result<Window, Error
         Window,
         r#"SELECT count(*) FILTER (WHERE state = 'DISPATCHED') AS "dispatched!",
                count(*) FILTER (WHERE state = 'RUNNING') AS "running!",
-               coalesce(sum(cost_seconds), 0) AS "seconds!"
+               coalesce(sum(cost_seconds), 0) AS "seconds!",
+               coalesce(sum(cost_seconds) FILTER (WHERE state = 'DISPATCHED'), 0)
+                   AS "dispatched_seconds!"
            FROM renders WHERE pool = $1 AND state IN ('DISPATCHED', 'RUNNING')"#,
         pool
     )

@@ -139,3 +139,35 @@ async fn old_ids_are_swept() {
     assert_eq!(idempotency::sweep(conn, at(DAY)).await.unwrap(), 1);
     assert_eq!(idempotency::sweep(conn, at(DAY)).await.unwrap(), 0);
 }
+
+#[tokio::test]
+async fn several_ids_are_taken_at_once_and_each_is_answered_for_itself() {
+    let world = World::new().await;
+    let named = |request_id, payload| IdempotencyKey {
+        request_id,
+        ..key(Some(world.tenant), payload)
+    };
+    let (made, other) = (Uuid::now_v7(), Uuid::now_v7());
+    let mut tx = begin(world.pool()).await.unwrap();
+    let asked = [(named("a", 1), made), (named("b", 1), other)];
+    let replays = idempotency::begin_all(&mut tx, &asked, at(0))
+        .await
+        .unwrap();
+    assert!(replays.iter().all(|one| matches!(one, Ok(Replay::New))));
+    commit(tx).await.unwrap();
+
+    let conn = &mut *world.conn().await;
+    let asked = [
+        (named("c", 1), Uuid::now_v7()),
+        (named("a", 1), Uuid::now_v7()),
+        (named("b", 2), Uuid::now_v7()),
+    ];
+    let replays = idempotency::begin_all(conn, &asked, at(1)).await.unwrap();
+    assert!(matches!(&replays[0], Ok(Replay::New)));
+    assert!(matches!(&replays[1], Ok(Replay::Same(ids)) if *ids == [made]));
+    assert!(matches!(&replays[2], Err(error) if error.reason == "REQUEST_ID_REUSED"));
+    // What is older than a day is taken over.
+    let again = [(named("a", 3), other)];
+    let replays = idempotency::begin_all(conn, &again, at(DAY)).await.unwrap();
+    assert!(matches!(&replays[0], Ok(Replay::New)));
+}

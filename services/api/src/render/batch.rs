@@ -37,7 +37,7 @@ pub async fn create(
         let member = Member::new(app, caller, request, &path);
         members.push(member.map_err(|error| at(&path, error))?);
     }
-    let rows = take_in(app, caller, &members).await?;
+    let rows = take_in(app, &members).await?;
     events::wake_dispatch(app).await;
     let mut renders = Vec::with_capacity(rows.len());
     for row in &rows {

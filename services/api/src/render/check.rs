@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use likeness_domain::{
-    Error, ErrorKind, FieldViolation, RenderId,
+    Error, ErrorKind, FieldViolation, RenderId, TenantId,
     bundle::RenderDefaults,
     labels,
     render::{
@@ -45,24 +45,23 @@ impl Wanted {
     }
 }
 
-/// Checks renders of one tenant, and remembers what it has looked up: those of a batch mostly ask the same.
+/// Checks renders, and remembers what it has looked up: those of a batch mostly ask the same.
 pub struct Checks<'a> {
     app: &'a App,
-    caller: Caller,
     now: DateTime<Utc>,
     placements: HashMap<String, Placement>,
-    sources: Sources,
+    /// By tenant: that an identity or a slider is a tenant's own is part of what was looked up.
+    sources: HashMap<TenantId, Sources>,
 }
 
 impl<'a> Checks<'a> {
     /// Without any memory yet.
-    pub fn new(app: &'a App, caller: Caller) -> Self {
+    pub fn new(app: &'a App) -> Self {
         Self {
             app,
-            caller,
             now: app.clock.now(),
             placements: HashMap::new(),
-            sources: Sources::new(caller.tenant),
+            sources: HashMap::new(),
         }
     }
 
@@ -73,6 +72,7 @@ impl<'a> Checks<'a> {
     pub async fn check(
         &mut self,
         conn: &mut PgConnection,
+        caller: Caller,
         wanted: &Wanted,
         id: RenderId,
     ) -> Result<NewRender, Error> {
@@ -82,15 +82,17 @@ impl<'a> Checks<'a> {
         let spec = parameters(render, &placement, wrong_start)?;
         check_base(&spec, &placement)?;
         let encoder = &placement.bundle.encoder;
+        let sources = self.sources.entry(caller.tenant);
+        let sources = sources.or_insert_with(|| Sources::new(caller.tenant));
         let requested = read_time("render.expire_time", render.expire_time)?;
         let start_time = read_time("render.start_time", render.start_time)?;
         Ok(NewRender {
             id,
-            tenant_id: self.caller.tenant,
+            tenant_id: caller.tenant,
             priority: wire::priority_from(render.priority).map_err(one)?,
             cost_seconds: cost(&spec, &placement.bundle.defaults),
-            identities: self.identities(conn, render, &spec, encoder).await?,
-            sliders: self.sources.sliders(conn, &render.sliders, encoder).await?,
+            identities: Self::identities(sources, conn, render, &spec, encoder).await?,
+            sliders: sources.sliders(conn, &render.sliders, encoder).await?,
             bundle: placement.bundle.digest,
             pool: placement.pool,
             spec,
@@ -98,7 +100,7 @@ impl<'a> Checks<'a> {
             start_time,
             expire_time: resolve_expire_time(requested, start_time, self.now).map_err(one)?,
             retry_of: None,
-            webhook: self.webhook(render)?,
+            webhook: self.webhook(caller, render)?,
         })
     }
 
@@ -113,7 +115,7 @@ impl<'a> Checks<'a> {
 
     /// Who the render shows: identities with consent, pinned to the photos that make their coefficients now.
     async fn identities(
-        &mut self,
+        sources: &mut Sources,
         conn: &mut PgConnection,
         wanted: &v1::Render,
         spec: &RenderSpec,
@@ -121,7 +123,7 @@ impl<'a> Checks<'a> {
     ) -> Result<Vec<RenderIdentity>, Error> {
         let weights: Vec<Option<f32>> = wanted.identities.iter().map(|part| part.weight).collect();
         let weights = resolve_weights(&weights).map_err(one)?;
-        let (sources, named) = (&mut self.sources, &wanted.identities);
+        let named = &wanted.identities;
         let pinned = sources.identities(conn, named, &weights, encoder).await?;
         if spec.base_scale > 0.0 {
             sources.check_base(conn, &pinned, encoder).await?;
@@ -129,7 +131,7 @@ impl<'a> Checks<'a> {
         Ok(pinned)
     }
 
-    fn webhook(&self, wanted: &v1::Render) -> Result<Option<NewWebhook>, Error> {
+    fn webhook(&self, caller: Caller, wanted: &v1::Render) -> Result<Option<NewWebhook>, Error> {
         let Some(webhook) = &wanted.webhook else {
             return Ok(None);
         };
@@ -137,7 +139,7 @@ impl<'a> Checks<'a> {
             .map_err(|expected| Error::invalid_field("render.webhook.url", expected))?;
         Ok(Some(NewWebhook {
             url: url.into(),
-            key: self.caller.key,
+            key: caller.key,
         }))
     }
 }

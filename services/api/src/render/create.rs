@@ -1,23 +1,27 @@
 //! Taking renders in: everything is checked and pinned, then their rows are inserted. OK means durable.
 
-use likeness_domain::{Error, RenderId};
+use std::collections::{BTreeMap, HashMap};
+
+use likeness_domain::{Error, RenderId, TenantId, names::TenantName};
 use likeness_registry::{
     PgConnection,
     renders::{self, NewRender, Render},
+    tenants::{self, Tenant},
 };
 use likeness_wire::v1;
 use prost::Message as _;
+use uuid::Uuid;
 
 use super::{
     batch::at,
     check::{Checks, Wanted},
-    convert, estimate, quota,
+    convert, estimate, intake, quota,
     start::Stored,
 };
 use crate::{
     app::App,
     auth::{self, Caller},
-    events, replay,
+    replay,
 };
 
 /// Takes a render in, or returns the one that the same request made before.
@@ -32,19 +36,16 @@ pub async fn create(
         return estimate::validate(app, caller, &wanted).await;
     }
     let member = Member::new(app, caller, request, "")?;
-    let rows = take_in(app, caller, std::slice::from_ref(&member)).await?;
-    events::wake_dispatch(app).await;
-    let row = rows
-        .first()
-        .ok_or_else(|| Error::internal("one render was taken in and none came back"))?;
+    let row = intake::take_in_one(app, member).await?;
     Ok(v1::CreateRenderResponse {
-        render: Some(convert::render(app, row).await?),
+        render: Some(convert::render(app, &row).await?),
         estimate: None,
     })
 }
 
 /// One of the renders that a request asks for.
 pub struct Member {
+    caller: Caller,
     wanted: Wanted,
     /// What the render will be called, if it is new.
     id: RenderId,
@@ -70,6 +71,7 @@ impl Member {
         let replay =
             replay::Request::new(tenant, "CreateRender", request.request_id.clone(), &parts)?;
         Ok(Self {
+            caller,
             wanted,
             id: RenderId::generate(app.clock.as_ref()),
             replay,
@@ -79,42 +81,62 @@ impl Member {
 }
 
 /// What becomes of a member.
-enum Plan {
+pub enum Plan {
     /// The same request made this render before.
     Before(Box<Render>),
     /// It is to be stored.
     New(Box<NewRender>),
 }
 
-/// Inserts the renders, all or none, and returns them in their order; those that the same requests made before as they
-/// stand. Start pictures go to storage first: a render without its picture would be lost, a picture without its render is
-/// swept.
-pub async fn take_in(app: &App, caller: Caller, members: &[Member]) -> Result<Vec<Render>, Error> {
-    let mut pictures = put_pictures(app, caller, members).await?;
+/// Inserts the renders of one request, all or none, and returns them in their order; those that the same requests made
+/// before as they stand. Start pictures go to storage first: a render without its picture would be lost, a picture
+/// without its render is swept.
+pub async fn take_in(app: &App, members: &[Member]) -> Result<Vec<Render>, Error> {
+    let pictures = put_pictures(app, members).await?;
     let mut tx = app.begin().await?;
-    let plans = plan(app, &mut tx, caller, members).await?;
-    let new: Vec<NewRender> = plans.iter().filter_map(Plan::to_store).collect();
-    let mut stored = renders::create_many(&mut tx, &new, app.clock.now())
-        .await?
-        .into_iter();
-    let mut rows = Vec::with_capacity(members.len());
-    for ((member, plan), picture) in members.iter().zip(plans).zip(&mut pictures) {
-        let row = match plan {
-            // Where a concurrent twin was first, its picture counts, and this one is swept.
-            Plan::Before(row) => *row,
-            Plan::New(_) => {
-                member.replay.record(&mut tx, &[member.id.0]).await?;
-                if let Some(picture) = picture.take() {
-                    picture.keep(&mut tx).await?;
-                }
-                let row = stored.next();
-                row.ok_or_else(|| Error::internal("a render was stored and did not come back"))?
-            }
-        };
-        rows.push(row);
+    let plans = plan_all(app, &mut tx, members).await?;
+    let is_new = |plan: &Plan| matches!(plan, Plan::New(_));
+    let new: Vec<bool> = plans.iter().map(is_new).collect();
+    let rows = store(app, &mut tx, plans).await?;
+    for (new, picture) in new.into_iter().zip(pictures) {
+        // Where a concurrent twin was first, its picture counts, and this one is swept.
+        if let (true, Some(picture)) = (new, picture) {
+            picture.keep(&mut tx).await?;
+        }
     }
     app.commit(tx).await?;
     Ok(rows)
+}
+
+/// Stores what is new, and returns all in their order.
+pub async fn store(
+    app: &App,
+    conn: &mut PgConnection,
+    plans: Vec<Plan>,
+) -> Result<Vec<Render>, Error> {
+    let new: Vec<NewRender> = plans.iter().filter_map(Plan::to_store).collect();
+    let stored = renders::create_many(conn, &new, app.clock.now()).await?;
+    let mut stored = stored.into_iter();
+    let rows = plans.into_iter().map(|plan| match plan {
+        Plan::Before(row) => Ok(*row),
+        Plan::New(_) => {
+            let row = stored.next();
+            row.ok_or_else(|| Error::internal("a render was stored and did not come back"))
+        }
+    });
+    rows.collect()
+}
+
+impl Member {
+    /// Whether it brings a picture to start from.
+    pub fn has_picture(&self) -> bool {
+        self.wanted.start.is_some()
+    }
+
+    /// What tells its request from others.
+    pub fn request(&self) -> Option<(Option<TenantId>, &'static str, &str)> {
+        self.replay.identity()
+    }
 }
 
 impl Plan {
@@ -128,73 +150,118 @@ impl Plan {
 
 /// Puts the start pictures of those that are new into storage. Renders that may not be made are refused here, before a
 /// picture is moved.
-async fn put_pictures(
-    app: &App,
-    caller: Caller,
-    members: &[Member],
-) -> Result<Vec<Option<Stored>>, Error> {
+async fn put_pictures(app: &App, members: &[Member]) -> Result<Vec<Option<Stored>>, Error> {
     let mut stored: Vec<Option<Stored>> = members.iter().map(|_| None).collect();
-    if members.iter().all(|member| member.wanted.start.is_none()) {
+    if !members.iter().any(Member::has_picture) {
         return Ok(stored);
     }
     // Never committed: only a look.
     let mut tx = app.begin().await?;
-    let plans = plan(app, &mut tx, caller, members).await?;
+    let plans = plan_all(app, &mut tx, members).await?;
     drop(tx);
     for ((member, plan), stored) in members.iter().zip(plans).zip(&mut stored) {
         if let (Plan::New(_), Some(picture)) = (plan, &member.wanted.start) {
-            let put = Stored::put(app, caller.tenant, member.id, picture).await;
+            let put = Stored::put(app, member.caller.tenant, member.id, picture).await;
             *stored = Some(put.map_err(|error| at(&member.path, error))?);
         }
     }
     Ok(stored)
 }
 
-/// What becomes of each, everything checked.
-async fn plan(
+/// What becomes of each of a request's renders; the first that is refused refuses all.
+async fn plan_all(
     app: &App,
     conn: &mut PgConnection,
-    caller: Caller,
     members: &[Member],
 ) -> Result<Vec<Plan>, Error> {
-    let before = before(app, conn, caller, members).await?;
-    let new = before.iter().filter(|row| row.is_none()).count();
-    if new > 0 {
-        quota::check(conn, caller.tenant, new, app.clock.now()).await?;
-    }
-    let mut checks = Checks::new(app, caller);
+    let plans = plan(app, conn, members).await?.into_iter().zip(members);
+    let plans = plans.map(|(plan, member)| plan.map_err(|error| at(&member.path, error)));
+    plans.collect()
+}
+
+/// What becomes of each, everything checked.
+///
+/// # Errors
+/// Of all, if the database fails; of one, what is wrong with it. Then the transaction must not be committed.
+pub async fn plan(
+    app: &App,
+    conn: &mut PgConnection,
+    members: &[Member],
+) -> Result<Vec<Result<Plan, Error>>, Error> {
+    let before = before(app, conn, members).await?;
+    let refused = over_limits(app, conn, members, &before).await?;
+    let mut checks = Checks::new(app);
     let mut plans = Vec::with_capacity(members.len());
     for (member, before) in members.iter().zip(before) {
-        plans.push(match before {
-            Some(row) => Plan::Before(Box::new(row)),
-            None => {
-                let new = checks.check(conn, &member.wanted, member.id).await;
-                Plan::New(Box::new(new.map_err(|error| at(&member.path, error))?))
+        plans.push(match (before, refused.get(&member.caller.tenant)) {
+            (Err(error), _) => Err(error),
+            (Ok(Some(row)), _) => Ok(Plan::Before(Box::new(row))),
+            (Ok(None), Some(refused)) => Err(refused.told_again()),
+            (Ok(None), None) => {
+                let new = checks.check(conn, member.caller, &member.wanted, member.id);
+                new.await.map(|new| Plan::New(Box::new(new)))
             }
         });
     }
     Ok(plans)
 }
 
+/// Tenants that may not have all their new renders taken in, and why not.
+async fn over_limits(
+    app: &App,
+    conn: &mut PgConnection,
+    members: &[Member],
+    before: &[Result<Option<Render>, Error>],
+) -> Result<HashMap<TenantId, Error>, Error> {
+    // In order, so that no two transactions wait for each other's tenants.
+    let mut new: BTreeMap<TenantId, usize> = BTreeMap::new();
+    for (member, before) in members.iter().zip(before) {
+        if matches!(before, Ok(None)) {
+            *new.entry(member.caller.tenant).or_default() += 1;
+        }
+    }
+    let ids: Vec<TenantId> = new.keys().copied().collect();
+    let tenants = tenants::get_many(conn, &ids).await?;
+    let tenants: HashMap<TenantId, Tenant> = tenants.into_iter().map(|one| (one.id, one)).collect();
+    let mut refused = HashMap::new();
+    for (id, count) in new {
+        let checked = match tenants.get(&id) {
+            Some(tenant) => quota::check(conn, tenant, count, app.clock.now()).await,
+            None => Err(Error::not_found("tenant", TenantName { tenant: id })),
+        };
+        if let Err(error) = checked {
+            refused.insert(id, error);
+        }
+    }
+    Ok(refused)
+}
+
 /// The renders that the same requests made before.
 async fn before(
     app: &App,
     conn: &mut PgConnection,
-    caller: Caller,
     members: &[Member],
-) -> Result<Vec<Option<Render>>, Error> {
-    let mut rows: Vec<Option<Render>> = members.iter().map(|_| None).collect();
-    // In the order of their ids, so that no two batches wait for each other.
-    let mut order: Vec<usize> = (0..members.len()).collect();
-    order.sort_by_key(|place| members[*place].replay.request_id());
-    for place in order {
-        let replayed = members[place].replay.begin(conn, app).await;
-        let replayed = replayed.map_err(|error| at(&members[place].path, error))?;
-        if let Some(ids) = replayed {
-            let id = ids.first().copied();
-            let id = id.ok_or_else(|| Error::internal("a request id without render"))?;
-            rows[place] = Some(renders::get(conn, caller.tenant, id.into()).await?);
-        }
+) -> Result<Vec<Result<Option<Render>, Error>>, Error> {
+    let asked = members.iter().map(|member| (&member.replay, member.id.0));
+    let asked: Vec<(&replay::Request, Uuid)> = asked.collect();
+    let replays = replay::begin_all(conn, app, &asked).await?;
+    let mut rows = Vec::with_capacity(members.len());
+    for (member, replay) in members.iter().zip(replays) {
+        rows.push(match replay {
+            Err(error) => Err(error),
+            Ok(None) => Ok(None),
+            Ok(Some(ids)) => made_before(conn, member, &ids).await.map(Some),
+        });
     }
     Ok(rows)
+}
+
+async fn made_before(
+    conn: &mut PgConnection,
+    member: &Member,
+    ids: &[Uuid],
+) -> Result<Render, Error> {
+    let id = ids.first().copied();
+    let id = id.ok_or_else(|| Error::internal("a request id without render"))?;
+    renders::get(conn, member.caller.tenant, id.into()).await
 }

@@ -2,7 +2,10 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use likeness_domain::{Error, RenderId};
-use likeness_registry::renders::{self, NewRender, Queue};
+use likeness_registry::{
+    renders::{self, NewRender, Queue},
+    tenants,
+};
 use likeness_wire::{time, v1};
 
 use super::{
@@ -23,9 +26,11 @@ pub async fn validate(
     let now = app.clock.now();
     // Never committed.
     let mut tx = app.begin().await?;
-    quota::check(&mut tx, caller.tenant, 1, now).await?;
+    let tenant = tenants::get(&mut tx, caller.tenant).await?;
+    quota::check(&mut tx, &tenant, 1, now).await?;
     let id = RenderId::generate(app.clock.as_ref());
-    let new = Checks::new(app, caller).check(&mut tx, wanted, id).await?;
+    let mut checks = Checks::new(app);
+    let new = checks.check(&mut tx, caller, wanted, id).await?;
     let (tenant, live_since) = (caller.tenant, now - SILENCE);
     let ahead = renders::queue_ahead(&mut tx, tenant, &new.pool, new.priority, live_since).await?;
     let row = renders::create(&mut tx, &new, now).await?;

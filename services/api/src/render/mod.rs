@@ -5,6 +5,7 @@ mod check;
 mod convert;
 mod create;
 mod estimate;
+mod intake;
 mod quota;
 mod renders;
 mod service;
@@ -13,4 +14,5 @@ mod start;
 mod watch;
 
 pub use convert::render as render_as_sent;
+pub use intake::Intake;
 pub use service::Renders;

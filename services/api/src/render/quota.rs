@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use likeness_domain::{Error, ErrorKind, TenantId};
-use likeness_registry::{PgConnection, renders, tenants};
+use likeness_registry::{
+    PgConnection, renders,
+    tenants::{self, Tenant},
+};
 
 /// When a tenant with a full backlog may try again.
 const BACKLOG_WAIT: Duration = Duration::from_secs(5);
@@ -16,11 +19,11 @@ const MINUTE: TimeDelta = TimeDelta::minutes(1);
 /// cannot both take the last place.
 pub async fn check(
     conn: &mut PgConnection,
-    tenant: TenantId,
+    tenant: &Tenant,
     count: usize,
     now: DateTime<Utc>,
 ) -> Result<(), Error> {
-    let limits = tenants::get(conn, tenant).await?.limits;
+    let (tenant, limits) = (tenant.id, tenant.limits);
     if limits.max_queued.is_none() && limits.max_renders_per_minute.is_none() {
         return Ok(());
     }

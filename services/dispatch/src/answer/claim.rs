@@ -39,6 +39,8 @@ pub async fn claim(dispatch: Dispatch, request: ClaimRequest) -> Result<ClaimRep
             let grant = reply(&dispatch, &mut tx, &grant).await?;
             dispatch.commit(tx).await?;
             events::render_changed(&dispatch, request.render, RenderState::Running).await;
+            // Less waits unclaimed: the next may come.
+            events::wake(&dispatch).await;
             Ok(ClaimReply::Granted(Box::new(grant)))
         }
         Claimed::Refused(refusal) => {

@@ -49,7 +49,7 @@ async fn admit_into(
     let mut tx = dispatch.begin().await?;
     let live = workers::live(&mut tx, &pool.pool, now - dispatch.policy.silence).await?;
     let window = renders::window(&mut tx, &pool.pool).await?;
-    let room = dispatch.policy.window_seconds(live) - window.seconds;
+    let room = dispatch.policy.ahead(live, &window) - window.dispatched_seconds;
     if room <= 0.0 {
         return Ok(Vec::new());
     }

@@ -15,6 +15,7 @@ use likeness_domain::Error;
 use likeness_queue::Wake;
 use likeness_registry::leaders::{self, Leadership};
 use likeness_runtime::Lifecycle;
+use tokio::time::Instant;
 
 use crate::server::Dispatch;
 
@@ -30,12 +31,14 @@ pub fn spawn(dispatch: &Dispatch, lifecycle: &Lifecycle) {
     let (leader, soft) = (dispatch.clone(), lifecycle.soft().clone());
     lifecycle.spawn("leader", async move {
         let mut leadership = None;
-        while soft
-            .run_until_cancelled(leader.work_or_timer())
-            .await
-            .is_some()
-        {
-            leadership = round(&leader).await;
+        let mut next = Instant::now();
+        while let Some(woken) = soft.run_until_cancelled(leader.work_until(next)).await {
+            if woken {
+                quick_round(&leader, leadership.as_ref()).await;
+            } else {
+                next = Instant::now() + ROUND;
+                leadership = round(&leader).await;
+            }
         }
         if let Some(leadership) = leadership {
             step("release", release(&leader, &leadership).await);
@@ -70,9 +73,20 @@ pub fn spawn(dispatch: &Dispatch, lifecycle: &Lifecycle) {
 }
 
 impl Dispatch {
-    async fn work_or_timer(&self) {
-        // Either is a reason to look.
-        let _ = tokio::time::timeout(ROUND, self.work().notified()).await;
+    /// Waits for a signal or until `next`; whether it was a signal.
+    async fn work_until(&self, next: Instant) -> bool {
+        let woken = tokio::time::timeout_at(next, self.work().notified()).await;
+        woken.is_ok() && Instant::now() < next
+    }
+}
+
+/// What a signal is about: something new waits, or there is room. All else has the timer's time, and so has whoever does
+/// not lead by what it knows.
+async fn quick_round(dispatch: &Dispatch, leadership: Option<&Leadership>) {
+    let now = dispatch.clock.now();
+    if let Some(leadership) = leadership.filter(|leadership| leadership.lease_until > now) {
+        step("admit", admit::admit(dispatch, leadership).await);
+        step("photos", photos::publish(dispatch).await);
     }
 }
 
