@@ -188,15 +188,17 @@ pub fn modules(unet: &UNet) -> Result<Vec<Module>, Error> {
         let Some((module, _)) = matrix.name.split_once(".to_") else {
             continue;
         };
-        if modules.iter().any(|known| known.name == module) {
-            continue;
-        }
         let find = |projection: &&str| {
             let name = format!("{module}.{projection}");
             matrices.iter().find(|one| one.name == name).cloned()
         };
+        // A UNet that was loaded below this prefix bears it in all its names; a released list has none.
+        let own = module.strip_prefix("unet.").unwrap_or(module);
+        if modules.iter().any(|known| known.name == own) {
+            continue;
+        }
         modules.push(Module {
-            name: module.to_owned(),
+            name: own.to_owned(),
             matrices: PROJECTIONS.iter().filter_map(find).collect(),
         });
     }
