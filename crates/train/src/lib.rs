@@ -9,7 +9,6 @@ pub mod attributes;
 pub mod autoencoder;
 pub mod base;
 mod chance;
-pub mod chart;
 mod checkpoint;
 pub mod contrast;
 mod cores;
@@ -40,3 +39,5 @@ pub use error::Error;
 pub use gradients::Gradients;
 pub use pictures::{images, pictures};
 pub use rate::Rate;
+
+use likeness_chart as chart;
