@@ -25,9 +25,9 @@ use crate::workspace::Workspace;
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask")]
 enum Xtask {
-    /// Enrol a photo and render it, with everything started for it and ended after it
+    /// Enrol drawn people and a photo, render them, and show it on one sheet; everything is started for it and ended after it
     Demo {
-        /// Photos of one person; the fixture photo where none is given
+        /// Photos of one person, beside two drawn people; the fixture photo where none is given
         photos: Vec<PathBuf>,
     },
     /// Run all tests against servers of their own

@@ -10,7 +10,7 @@ const PREFIX: &str = "likeness-";
 
 /// Which of our crates each may depend on. One that is missing here is an error: it has no place
 /// in the architecture yet.
-const ALLOWED: [(&str, &[&str]); 27] = [
+const ALLOWED: [(&str, &[&str]); 28] = [
     ("domain", &[]),
     ("checkpoint", &[]),
     ("runtime", &[]),
@@ -22,6 +22,7 @@ const ALLOWED: [(&str, &[&str]); 27] = [
     ("onnx", &[]),
     ("picture", &[]),
     ("portraits", &[]),
+    ("chart", &[]),
     ("face", &["domain", "picture"]),
     ("webdataset", &["picture"]),
     ("hyperlora", &["domain"]),
@@ -29,13 +30,22 @@ const ALLOWED: [(&str, &[&str]); 27] = [
     ("bundle", &["checkpoint", "domain", "onnx"]),
     (
         "train",
-        &["domain", "face", "hyperlora", "onnx", "portraits", "sdxl"],
+        &[
+            "chart",
+            "domain",
+            "face",
+            "hyperlora",
+            "onnx",
+            "portraits",
+            "sdxl",
+        ],
     ),
     ("models", &["bundle", "face", "hyperlora", "sdxl"]),
     (
         "eval",
         &[
             "bundle",
+            "chart",
             "domain",
             "face",
             "hyperlora",
@@ -109,7 +119,7 @@ const ALLOWED: [(&str, &[&str]); 27] = [
         ],
     ),
     ("test-support", &["domain", "local-stack"]),
-    ("xtask", &["local-stack"]),
+    ("xtask", &["chart", "local-stack", "portraits"]),
     // Measures the services, and so is like a test of them.
     (
         "load",
