@@ -173,6 +173,20 @@ pub fn stacked(parts: &[RgbImage]) -> RgbImage {
     out
 }
 
+/// Pictures one beside the other, with so many pixels between them.
+pub fn beside(parts: &[RgbImage], gap: u32) -> RgbImage {
+    let height = parts.iter().map(RgbImage::height).max().unwrap_or(1);
+    let width: u32 = parts.iter().map(|part| part.width() + gap).sum();
+    let width = width.saturating_sub(gap).max(1);
+    let mut out = RgbImage::from_pixel(width, height, PAPER);
+    let mut left = 0;
+    for part in parts {
+        imageops::replace(&mut out, part, left, 0);
+        left += i64::from(part.width() + gap);
+    }
+    out
+}
+
 /// Writes one line of text; what would go beyond the picture is left out.
 pub fn write(picture: &mut RgbImage, text: &str, (x, y): (u32, u32)) {
     for (at, letter) in (0u32..).zip(text.chars()) {
@@ -244,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_lie_below_each_other() {
+    fn parts_lie_below_and_beside_each_other() {
         let title = text(&["two", "lines"], 2);
         assert_eq!(title.dimensions(), (6 * 2 * LETTER, 6 * LETTER));
         assert!(title.pixels().any(|pixel| *pixel == INK));
@@ -253,6 +267,12 @@ mod tests {
         assert_eq!(drawn.dimensions(), (100, title.height() + 5));
         assert_eq!(drawn.get_pixel(99, title.height()).0, [9; 3]);
         assert_eq!(stacked(&[]).dimensions(), (1, 1));
+        let [one, two] = [(3, 4), (5, 2)].map(|(w, h)| RgbImage::from_pixel(w, h, Rgb([7; 3])));
+        let drawn = beside(&[one, two], 6);
+        assert_eq!(drawn.dimensions(), (3 + 6 + 5, 4));
+        assert_eq!(drawn.get_pixel(9, 1).0, [7; 3]);
+        assert_eq!(*drawn.get_pixel(9, 2), PAPER);
+        assert_eq!(beside(&[], 6).dimensions(), (1, 1));
         assert_eq!(text(&[], 1).height(), 1);
     }
 }

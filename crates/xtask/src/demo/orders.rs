@@ -11,45 +11,45 @@ pub struct Who<'a> {
     pub identity: &'a str,
 }
 
-/// A render to ask for.
-#[derive(Debug, PartialEq)]
+/// A picture to ask for. Pictures of the same arguments are one render.
+#[derive(Debug)]
 pub struct Order {
-    /// What stands over it.
+    /// What stands over it and its neighbours of the same kind.
+    pub group: String,
+    /// What stands over it alone.
     pub label: String,
     /// Arguments of `likeness renders create`.
     pub args: Vec<String>,
 }
 
 /// One row: `own` in a prompt, and what else can be made of the same prompt and seed.
-pub fn row(own: Who<'_>, other: Who<'_>, slider: &str, prompt: &str, seed: usize) -> Vec<Order> {
-    let order = |label: String, identities: &[Who<'_>], more: &[String]| {
-        let mut args = vec![format!("--prompt={prompt}"), format!("--seed={seed}")];
-        args.extend(
-            identities
-                .iter()
-                .map(|who| format!("--identity={}", who.identity)),
-        );
-        args.extend_from_slice(more);
-        Order { label, args }
+pub fn row(own: Who<'_>, other: Who<'_>, slider: &str, prompt: &str, seed: u64) -> Vec<Order> {
+    let order = |group: &str, label: &str, who: &[Who<'_>], more: Option<String>| {
+        let said = [format!("--prompt={prompt}"), format!("--seed={seed}")];
+        let who = who.iter().map(|who| format!("--identity={}", who.identity));
+        Order {
+            group: group.to_owned(),
+            label: label.to_owned(),
+            args: said.into_iter().chain(who).chain(more).collect(),
+        }
     };
+    let blend = format!("{} + {}", own.label, other.label);
     let mut row = vec![
-        order("no identity".to_owned(), &[], &[]),
-        order(format!("identity {}", own.label), &[own], &[]),
-        order(format!("identity {}", other.label), &[other], &[]),
-        order(
-            format!("{} + {}", own.label, other.label),
-            &[own, other],
-            &[],
-        ),
+        order("no identity", "", &[], None),
+        order("identity", own.label, &[own], None),
+        order("identity", other.label, &[other], None),
+        order("blend", &blend, &[own, other], None),
     ];
-    row.extend(["-1", "0", "+1"].map(|scale| {
-        let argument = format!("--slider={slider}={scale}");
-        order(format!("{SLIDER} {scale}"), &[own], &[argument])
-    }));
-    row.extend(["0", "0.5", "1"].map(|scale| {
-        let argument = format!("--base-scale={scale}");
-        order(format!("base scale {scale}"), &[own], &[argument])
-    }));
+    // At 0 a slider and the Base-LoRA are not there.
+    let sliders = [("-1", true), ("0", false), ("+1", true)].map(|(scale, there)| {
+        let argument = there.then(|| format!("--slider={slider}={scale}"));
+        order(&format!("slider: {SLIDER}"), scale, &[own], argument)
+    });
+    let bases = [("0", false), ("0.5", true), ("1", true)].map(|(scale, there)| {
+        let argument = there.then(|| format!("--base-scale={scale}"));
+        order("base scale", scale, &[own], argument)
+    });
+    row.extend(sliders.into_iter().chain(bases));
     row
 }
 
@@ -61,25 +61,24 @@ mod tests {
     fn a_row_shares_prompt_and_seed_and_names_what_differs() {
         let [a, b] = [("A", "i/a"), ("B", "i/b")].map(|(label, identity)| Who { label, identity });
         let row = row(a, b, "s/1", "a person", 3);
-        let labels: Vec<&str> = row.iter().map(|order| order.label.as_str()).collect();
-        let expected = [
-            "no identity",
-            "identity A",
-            "identity B",
-            "A + B",
-            "glasses -1",
-            "glasses 0",
-            "glasses +1",
-            "base scale 0",
-            "base scale 0.5",
-            "base scale 1",
-        ];
-        assert_eq!(labels, expected);
-        for order in &row {
+        let told = |order: &Order| {
             assert_eq!(order.args[..2], ["--prompt=a person", "--seed=3"]);
-        }
-        assert_eq!(row[3].args[2..], ["--identity=i/a", "--identity=i/b"]);
-        assert_eq!(row[4].args[2..], ["--identity=i/a", "--slider=s/1=-1"]);
-        assert_eq!(row[9].args[2..], ["--identity=i/a", "--base-scale=1"]);
+            let label = format!("{} {}", order.group, order.label);
+            format!("{} {}", label.trim(), order.args[2..].join(" "))
+        };
+        let told: Vec<String> = row.iter().map(told).collect();
+        let expected = [
+            "no identity ",
+            "identity A --identity=i/a",
+            "identity B --identity=i/b",
+            "blend A + B --identity=i/a --identity=i/b",
+            "slider: glasses -1 --identity=i/a --slider=s/1=-1",
+            "slider: glasses 0 --identity=i/a",
+            "slider: glasses +1 --identity=i/a --slider=s/1=+1",
+            "base scale 0 --identity=i/a",
+            "base scale 0.5 --identity=i/a --base-scale=0.5",
+            "base scale 1 --identity=i/a --base-scale=1",
+        ];
+        assert_eq!(told, expected);
     }
 }

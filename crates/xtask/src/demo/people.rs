@@ -10,6 +10,8 @@ const A: u64 = 5800;
 const B: u64 = 5802;
 /// Whose slider it is, and whose caption the photo's prompt is.
 const ANOTHER: u64 = 5801;
+/// What the noise of each row starts from.
+pub const SEEDS: [u64; 3] = [1, 2, 3];
 /// Side of a portrait, in pixels: large enough for the limits of enrolment.
 const SIDE: u32 = 256;
 /// The picture of a person whose caption is the prompt, so that it is none that is enrolled.
@@ -60,7 +62,7 @@ impl Cast {
                     prompt: prompt(ANOTHER),
                 },
             ],
-            slider: [slide("before", false)?, slide("after", true)?],
+            slider: [slide("without", false)?, slide("with", true)?],
         })
     }
 }

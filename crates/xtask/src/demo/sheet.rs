@@ -5,26 +5,40 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use image::RgbImage;
 use image::imageops::{self, FilterType};
-use likeness_chart::{Cell, captioned, stacked, text};
+use likeness_chart::{Cell, beside, captioned, stacked, text};
 
 /// Side of a picture on the sheet, in pixels.
 const SIDE: u32 = 128;
+/// Between kinds of pictures, in pixels.
+const GAP: u32 = 12;
 const TITLE: &str = "Likeness: enrolled once from one picture, rendered anywhere";
-const NOTES: [&str; 6] = [
-    "A row: one prompt and one seed. All but the enrolled pictures were rendered by the running services from stored coefficients.",
-    "A + B: a blend of both in equal parts.  glasses: a slider between two other drawn people, with and without, added to the identity.",
+const NOTES: [&str; 7] = [
+    "A row is one prompt and one seed. All but the enrolled pictures were rendered by the running services.",
+    "blend: both in equal parts.  slider: from a third person without glasses to the same with, added to the row's own person.",
     "base scale: how much of what the enrolled picture shows around the person comes along.",
-    "likeness: the cosine of the face's embedding to that of the identity asked for, 1 at most. A dash: no face was found, or there is",
-    "no single identity to compare with.",
-    "The pocket bundle was trained on drawn people alone. Of photos it knows nothing: what it makes of one is no likeness.",
+    "likeness: cosine of the embeddings of the picture's face and of the identity asked for; 1 is the same. A dash: no face was",
+    "found, or not exactly one identity was asked for.",
+    "The pocket bundle was trained on drawn people, though not on these. Of photos it knows nothing: what it makes of one is",
+    "no likeness.",
 ];
 
 /// A row of the sheet.
 pub struct Row {
     /// What stands over it.
     pub title: String,
-    /// Its pictures from the left, each with what stands over it.
-    pub cells: Vec<(String, Cell)>,
+    /// Its pictures from the left.
+    pub shown: Vec<Shown>,
+}
+
+/// A picture of a row.
+#[derive(Clone)]
+pub struct Shown {
+    /// What stands over it and its neighbours of the same kind.
+    pub group: String,
+    /// What stands over it alone.
+    pub label: String,
+    /// The picture and what stands below it.
+    pub cell: Cell,
 }
 
 /// A picture from a file.
@@ -61,17 +75,21 @@ pub fn likeness(cosine: Option<f64>) -> String {
 pub fn draw(rows: &[Row]) -> RgbImage {
     let mut parts = vec![text(&[TITLE], 2), space()];
     for row in rows {
+        let groups = row.shown.chunk_by(|a, b| a.group == b.group).map(group);
+        let groups: Vec<RgbImage> = groups.collect();
         parts.push(text(&[row.title.as_str()], 1));
-        let (labels, cells): (Vec<&str>, Vec<Cell>) = row
-            .cells
-            .iter()
-            .map(|(label, cell)| (label.as_str(), cell.clone()))
-            .unzip();
-        parts.push(captioned(&labels, &[cells]));
+        parts.push(beside(&groups, GAP));
         parts.push(space());
     }
     parts.push(text(&NOTES, 1));
     stacked(&parts)
+}
+
+fn group(shown: &[Shown]) -> RgbImage {
+    let labels: Vec<&str> = shown.iter().map(|one| one.label.as_str()).collect();
+    let cells = shown.iter().map(|one| one.cell.clone()).collect();
+    let title = shown.first().map_or("", |one| one.group.as_str());
+    stacked(&[text(&[title], 1), captioned(&labels, &[cells])])
 }
 
 fn space() -> RgbImage {
@@ -100,18 +118,17 @@ mod tests {
 
     #[test]
     fn every_row_is_on_the_sheet() {
+        let shown = Shown {
+            group: "a kind".to_owned(),
+            label: "a label".to_owned(),
+            cell: Cell {
+                picture: RgbImage::new(SIDE, SIDE),
+                caption: likeness(None),
+            },
+        };
         let row = |count| Row {
             title: "a title".to_owned(),
-            cells: vec![
-                (
-                    "a label".to_owned(),
-                    Cell {
-                        picture: RgbImage::new(SIDE, SIDE),
-                        caption: likeness(None),
-                    }
-                );
-                count
-            ],
+            shown: vec![shown.clone(); count],
         };
         let sheet = draw(&[row(11), row(1)]);
         assert!(sheet.width() >= 11 * SIDE && sheet.height() > 2 * SIDE);

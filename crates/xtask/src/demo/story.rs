@@ -1,5 +1,6 @@
 //! The demo's story, told with the commands that anybody can type.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -11,15 +12,23 @@ use serde_json::Value;
 use super::Running;
 use super::client::{Client, Rendered};
 use super::orders::{self, Order, Who};
-use super::people::{Cast, Person};
-use super::sheet::{self, Row};
+use super::people::{Cast, Person, SEEDS};
+use super::sheet::{self, Row, Shown};
 use super::stages::Stages;
+
+/// Whom each row shows beside its own person.
+const OTHERS: [usize; 3] = [1, 0, 0];
+
+/// What was rendered, by what was asked for.
+type Renders<'a> = BTreeMap<&'a [String], Rendered>;
 
 /// Somebody who was enrolled, or refused.
 struct Enrolled {
     identity: String,
     /// The first photo.
     photo: PathBuf,
+    /// Of each photo.
+    verdicts: Vec<String>,
     /// Why no photo was good enough, if none was.
     refused: Option<String>,
 }
@@ -35,16 +44,24 @@ pub fn tell(running: &Running, photos: Vec<PathBuf>, stages: &mut Stages) -> Res
 
     let shown = side_by_side(&cast.shown, |person| enrol(&client, person))?;
     let ends = side_by_side(&cast.slider, |person| enrol(&client, person))?;
-    for (person, enrolled) in cast.shown.iter().zip(&shown).take(2) {
+    for (person, enrolled) in cast.shown.iter().zip(&shown) {
+        for verdict in &enrolled.verdicts {
+            say(person.name, verdict);
+        }
+    }
+    let ours = cast.shown.iter().zip(&shown).take(2);
+    for (person, enrolled) in ours.chain(cast.slider.iter().zip(&ends)) {
         good(person, enrolled)?;
     }
     let slider = client.slider(&ends[0].identity, &ends[1].identity)?;
     stages.done("enrolment until READY");
 
     let orders = orders(&cast, &shown, &slider);
-    say("renders", &orders.iter().flatten().count().to_string());
-    let flat: Vec<&Order> = orders.iter().flatten().collect();
-    let rendered = side_by_side(&flat, |order| client.render(&order.args, &pictures))?;
+    let asked: BTreeSet<&[String]> = orders.iter().flatten().map(|o| o.args.as_slice()).collect();
+    let asked: Vec<&[String]> = asked.into_iter().collect();
+    say("renders", &asked.len().to_string());
+    let rendered = side_by_side(&asked, |args| client.render(args, &pictures))?;
+    let rendered: Renders<'_> = asked.into_iter().zip(rendered).collect();
     stages.done("renders and downloads");
 
     let rows = rows(&cast, &shown, &orders, &rendered)?;
@@ -55,15 +72,12 @@ pub fn tell(running: &Running, photos: Vec<PathBuf>, stages: &mut Stages) -> Res
     stages.done("sheet");
     say("pictures", &pictures.display().to_string());
     say("sheet", &sheet.display().to_string());
-    end(running, stages, rendered.first());
+    end(running, stages, rendered.values().next());
     Ok(())
 }
 
 fn enrol(client: &Client, person: &Person) -> Result<Enrolled> {
     let (identity, photos) = client.enrol(person.name, &person.photos)?;
-    for photo in &photos {
-        say(person.name, &verdict(photo));
-    }
     let accepted = photos
         .iter()
         .any(|photo| photo["state"] == "PHOTO_STATE_ACCEPTED");
@@ -71,6 +85,7 @@ fn enrol(client: &Client, person: &Person) -> Result<Enrolled> {
     Ok(Enrolled {
         identity,
         photo: person.photos.first().context("no photo")?.clone(),
+        verdicts: photos.iter().map(verdict).collect(),
         refused: refused.filter(|_| !accepted),
     })
 }
@@ -83,41 +98,45 @@ fn good(person: &Person, enrolled: &Enrolled) -> Result<()> {
     }
 }
 
-/// Every row's renders; a person who was refused has none. The last but the first goes with the first.
+/// Every row's pictures; a person who was refused has none.
 fn orders(cast: &Cast, shown: &[Enrolled], slider: &str) -> Vec<Vec<Order>> {
     let who = |at: usize| Who {
         label: cast.shown[at].name,
         identity: &shown[at].identity,
     };
-    let others = [1, 0, 0];
-    let rows = shown.iter().zip(others).enumerate();
-    rows.map(|(at, (enrolled, other))| match enrolled.refused {
+    let rows = shown.iter().zip(OTHERS).zip(SEEDS).enumerate();
+    rows.map(|(at, ((own, other), seed))| match own.refused {
         Some(_) => Vec::new(),
-        None => orders::row(who(at), who(other), slider, &cast.shown[at].prompt, at + 1),
+        None => orders::row(who(at), who(other), slider, &cast.shown[at].prompt, seed),
     })
     .collect()
 }
 
 fn rows(
     cast: &Cast,
-    shown: &[Enrolled],
+    enrolled: &[Enrolled],
     orders: &[Vec<Order>],
-    rendered: &[Rendered],
+    rendered: &Renders<'_>,
 ) -> Result<Vec<Row>> {
-    let mut rendered = rendered.iter();
     let mut rows = Vec::new();
-    for ((person, enrolled), orders) in cast.shown.iter().zip(shown).zip(orders) {
-        let caption = enrolled.refused.clone();
-        let caption = caption.unwrap_or_else(|| "accepted".to_owned());
-        let first = format!("enrolled: {}", person.name);
-        let mut cells = vec![(first, cell(&enrolled.photo, caption)?)];
-        for (order, one) in orders.iter().zip(rendered.by_ref()) {
-            let cell = cell(&one.file, sheet::likeness(one.likeness))?;
-            cells.push((order.label.clone(), cell));
+    for ((person, enrolled), orders) in cast.shown.iter().zip(enrolled).zip(orders) {
+        let verdict = enrolled.refused.as_deref().unwrap_or("accepted");
+        let mut shown = vec![Shown {
+            group: "enrolled".to_owned(),
+            label: person.name.to_owned(),
+            cell: cell(&enrolled.photo, verdict.to_owned())?,
+        }];
+        for order in orders {
+            let one = rendered.get(order.args.as_slice()).context("no render")?;
+            shown.push(Shown {
+                group: order.group.clone(),
+                label: order.label.clone(),
+                cell: cell(&one.file, sheet::likeness(one.likeness))?,
+            });
         }
         rows.push(Row {
-            title: format!("\"{}\"", person.prompt),
-            cells,
+            title: format!("prompt: {}", person.prompt),
+            shown,
         });
     }
     Ok(rows)
@@ -153,7 +172,8 @@ where
 }
 
 fn reason(photo: &Value) -> &str {
-    photo["rejection"]["reason"].as_str().unwrap_or("refused")
+    let reason = photo["rejection"]["reason"].as_str().unwrap_or("refused");
+    reason.trim_start_matches("PHOTO_REJECTION_REASON_")
 }
 
 fn verdict(photo: &Value) -> String {
@@ -168,7 +188,7 @@ fn verdict(photo: &Value) -> String {
             let quality = &photo["quality"];
             format!(
                 "{state}, face of {} pixels, sharpness {:.2}",
-                quality["face_size"],
+                quality["face_size"].as_f64().unwrap_or_default(),
                 quality["sharpness"].as_f64().unwrap_or_default()
             )
         }
@@ -217,7 +237,7 @@ mod tests {
     #[test]
     fn a_refused_photo_says_why() {
         let refused = serde_json::json!({
-            "state": "PHOTO_STATE_REJECTED", "rejection": {"reason": "NO_FACE", "message": "no face"},
+            "state": "PHOTO_STATE_REJECTED", "rejection": {"reason": "PHOTO_REJECTION_REASON_NO_FACE", "message": "no face"},
         });
         assert_eq!(verdict(&refused), "REJECTED: no face");
         assert_eq!(reason(&refused), "NO_FACE");
