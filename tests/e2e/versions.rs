@@ -91,6 +91,7 @@ impl World {
         self.context.nats().flush().await?;
         let render = self.app.create(v1::Render {
             prompt: "a portrait".to_owned(),
+            seed: Some(7),
             ..Default::default()
         });
         let render = render.await?;
