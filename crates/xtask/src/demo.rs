@@ -40,20 +40,26 @@ impl Drop for Running {
     }
 }
 
-pub fn demo(workspace: &Workspace, photos: &[PathBuf]) -> Result<()> {
+pub fn demo(workspace: &Workspace, photos: &[PathBuf], bundle: Option<&Path>) -> Result<()> {
     workspace.tools()?;
     let [likeness] = workspace.build(["likeness"])?;
     let photos = absolute(workspace, photos)?;
+    let bundle = bundle.map(std::path::absolute).transpose()?;
     let mut stages = Stages::begin();
     let slot = claim_slot(&workspace.target.join("demo"))?;
-    let running = start(workspace, &likeness, slot.dir())?;
+    let running = start(workspace, &likeness, bundle.as_deref(), slot.dir())?;
     stages.done("servers and services start");
     story::tell(&running, photos, &mut stages)
 }
 
-/// Starts `likeness dev` on its own bundle and waits until it has written its ready file. The kernel kills it with us, at
+/// Starts `likeness dev`, on the pocket bundle unless another is named, and waits until it has written its ready file. The kernel kills it with us, at
 /// once: the next start recovers, and must not find it still draining.
-fn start(workspace: &Workspace, likeness: &Path, dir: &Path) -> Result<Running> {
+fn start(
+    workspace: &Workspace,
+    likeness: &Path,
+    bundle: Option<&Path>,
+    dir: &Path,
+) -> Result<Running> {
     let ready_file = dir.join("ready.json");
     let _ = fs::remove_file(&ready_file);
     let mut command = workspace.command(&likeness.to_string_lossy());
@@ -64,6 +70,9 @@ fn start(workspace: &Workspace, likeness: &Path, dir: &Path) -> Result<Running> 
         .arg("dev")
         .arg("--dir")
         .arg(dir);
+    if let Some(bundle) = bundle {
+        command.arg("--bundle").arg(bundle);
+    }
     command.arg("--tools-dir").arg(workspace.tools_dir());
     command.arg("--ready-file").arg(&ready_file);
     // Any free port: several demos run side by side.
