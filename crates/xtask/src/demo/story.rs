@@ -72,7 +72,7 @@ pub fn tell(running: &Running, photos: Vec<PathBuf>, stages: &mut Stages) -> Res
     stages.done("sheet");
     say("pictures", &pictures.display().to_string());
     say("sheet", &sheet.display().to_string());
-    end(running, stages, rendered.values().next());
+    end(running, stages, &rendered);
     Ok(())
 }
 
@@ -201,21 +201,33 @@ fn say(what: &str, text: &str) {
 }
 
 #[allow(clippy::print_stdout, reason = "the demo's own output")]
-fn end(running: &Running, stages: &Stages, rendered: Option<&Rendered>) {
+fn end(running: &Running, stages: &Stages, rendered: &Renders<'_>) {
     println!("\ntimings");
     for line in stages.lines() {
         println!("{line}");
     }
-    println!("\nof the first render, in the worker");
-    let timings = rendered.and_then(|one| one.render["timings"].as_object());
-    for (stage, time) in timings.into_iter().flatten() {
-        println!("  {stage:28} {:>9}", time.as_str().unwrap_or_default());
+    println!("\nof a render, in the mean");
+    for (stage, seconds) in means(rendered) {
+        println!("  {stage:28} {seconds:7.3} s");
     }
     println!(
         "\nThe pocket bundle knows drawn people, whom the sheet shows; its pictures of a photo are no likeness.\n\
          To go on: `{} dev` keeps everything running and prints what to export.",
         running.likeness.display()
     );
+}
+
+/// Seconds of each stage of a render, as the services tell them, in the mean of all.
+fn means(rendered: &Renders<'_>) -> BTreeMap<String, f64> {
+    let mut means = BTreeMap::new();
+    for one in rendered.values() {
+        for (stage, time) in one.render["timings"].as_object().into_iter().flatten() {
+            let seconds = time.as_str().and_then(|time| time.strip_suffix('s'));
+            let seconds: f64 = seconds.and_then(|s| s.parse().ok()).unwrap_or_default();
+            *means.entry(stage.clone()).or_default() += seconds / rendered.len() as f64;
+        }
+    }
+    means
 }
 
 #[cfg(test)]
@@ -232,6 +244,20 @@ mod tests {
         let failing = |n: &u64| if *n == 2 { bail!("two") } else { Ok(()) };
         let error = side_by_side(&[1, 2, 3], failing).unwrap_err();
         assert_eq!(error.to_string(), "two");
+    }
+
+    #[test]
+    fn times_are_means_over_all_renders() {
+        let one = |sampling: &str| Rendered {
+            file: PathBuf::new(),
+            likeness: None,
+            render: serde_json::json!({"timings": {"sampling": sampling, "merge": "0s"}}),
+        };
+        let [a, b] = [["a".to_owned()], ["b".to_owned()]];
+        let rendered: Renders<'_> = [(&a[..], one("0.5s")), (&b[..], one("1.500s"))].into();
+        let expected = [("merge".to_owned(), 0.0), ("sampling".to_owned(), 1.0)];
+        assert_eq!(means(&rendered), expected.into());
+        assert!(means(&Renders::new()).is_empty());
     }
 
     #[test]
