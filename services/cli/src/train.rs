@@ -58,6 +58,10 @@ pub fn run(command: &TrainCommand) -> Result<(), Failure> {
 /// Begins again with one thread for candle's elementwise operations, unless somebody has set how many. Its threads wait for each
 /// other spinning, and for one another's callers: half of all time goes there when a step's parts run side by side. Candle asks
 /// the environment, which a running program cannot change safely.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "candle's own setting, which it reads from there"
+)]
 fn one_candle_thread() -> Result<(), Failure> {
     if std::env::var_os(CANDLE_THREADS).is_some() {
         return Ok(());

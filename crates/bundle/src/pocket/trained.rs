@@ -85,7 +85,7 @@ mod tests {
     use crate::verify::walk;
 
     /// What may be added to the repository and to every program.
-    const MOST: usize = 12_000_000;
+    const MOST: usize = 12 << 20;
 
     fn written() -> (tempfile::TempDir, Bundle) {
         let scratch = tempfile::tempdir().unwrap();
