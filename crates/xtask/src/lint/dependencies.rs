@@ -29,7 +29,17 @@ const ALLOWED: [(&str, &[&str]); 27] = [
     ("bundle", &["checkpoint", "domain", "onnx"]),
     (
         "train",
-        &["domain", "face", "hyperlora", "onnx", "portraits", "sdxl"],
+        &[
+            "bundle",
+            "domain",
+            "face",
+            "hyperlora",
+            "models",
+            "onnx",
+            "portraits",
+            "sdxl",
+            "webdataset",
+        ],
     ),
     ("models", &["bundle", "face", "hyperlora", "sdxl"]),
     (
