@@ -73,6 +73,41 @@ pub struct Stage<'a> {
     pub sheet: Option<&'a dyn Fn() -> Result<RgbImage, Error>>,
 }
 
+/// A part's loss and its gradients.
+pub type Descent<'a> = dyn Fn(Part) -> Result<(f64, Gradients), Error> + Sync + 'a;
+
+/// What a large training has beside its stage.
+#[derive(Clone, Copy, Default)]
+pub struct Means<'a> {
+    /// Data that are read as it goes on.
+    pub feed: Option<&'a dyn Feed>,
+    /// Gradients from elsewhere than the graph of the stage's loss.
+    pub descent: Option<&'a Descent<'a>>,
+}
+
+/// Data that are too many to be kept: they are read step by step, and where reading stands is part of the checkpoint.
+pub trait Feed {
+    /// Goes on from a place that [`Feed::place`] gave, or begins. Comes before all else.
+    ///
+    /// # Errors
+    /// A place of other data; data that cannot be read.
+    fn start(&self, place: Option<&str>) -> Result<(), Error>;
+    /// Reads a step's samples. Comes before the step's parts.
+    ///
+    /// # Errors
+    /// Data that cannot be read.
+    fn next(&self) -> Result<(), Error>;
+    /// Where reading stands behind the last step's samples.
+    ///
+    /// # Errors
+    /// None that is known of.
+    fn place(&self) -> Result<String, Error>;
+    /// Samples that were left out so far.
+    fn skipped(&self) -> u64;
+    /// Why they were left out, line by line.
+    fn reasons(&self) -> String;
+}
+
 /// One part of one step.
 #[derive(Clone, Copy, Debug)]
 pub struct Part {
@@ -97,6 +132,8 @@ pub struct Progress<'a> {
     pub loss: f64,
     /// Steps per second since this run began.
     pub rate: f64,
+    /// Samples of the data that were left out so far.
+    pub skipped: u64,
 }
 
 /// How a stage ended.
@@ -118,20 +155,42 @@ pub fn run(
     folder: &Path,
     watch: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
 ) -> Result<Ended, Error> {
+    run_with(stage, Means::default(), plan, folder, watch)
+}
+
+/// As [`run`], with further means.
+///
+/// # Errors
+/// As [`run`], and those of the means.
+pub fn run_with(
+    stage: &Stage<'_>,
+    means: Means<'_>,
+    plan: &Plan,
+    folder: &Path,
+    watch: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
+) -> Result<Ended, Error> {
     plan.check(stage.name)?;
     let folder = folder.join(stage.name);
     std::fs::create_dir_all(&folder).map_err(|e| unwritable(&folder, &e))?;
     let saved = folder.join("checkpoint.safetensors");
     let mut adam = AdamW::new(&stage.variables, plan.adam, stage.group)?;
-    if saved.exists() {
-        checkpoint::load(&mut adam, &saved)?;
+    let place = if saved.exists() {
+        checkpoint::load_with_place(&mut adam, &saved)?
+    } else {
+        None
+    };
+    if let Some(feed) = means.feed.filter(|_| adam.steps() < plan.rate.steps) {
+        feed.start(place.as_deref())?;
     }
     let cores = Cores::of(plan.parts, &stage.variables)?;
     let mut record = Record::open(&folder, adam.steps())?;
     let (start, from) = (Instant::now(), adam.steps());
     let mut flow = ControlFlow::Continue(());
     while adam.steps() < plan.rate.steps && flow.is_continue() {
-        let row = step(stage, plan, &cores, &mut adam)?;
+        if let Some(feed) = means.feed {
+            feed.next()?;
+        }
+        let row = step(stage, means, plan, &cores, &mut adam)?;
         record.add(row)?;
         let done = adam.steps();
         flow = watch(Progress {
@@ -140,9 +199,10 @@ pub fn run(
             steps: plan.rate.steps,
             loss: row.loss,
             rate: (done - from) as f64 / start.elapsed().as_secs_f64(),
+            skipped: means.feed.map_or(0, Feed::skipped),
         });
         if done.is_multiple_of(plan.every) || done == plan.rate.steps || flow.is_break() {
-            checkpoint::save(&adam, &saved)?;
+            save(&adam, means, &folder)?;
             record.draw()?;
             show(stage, &adam, &folder)?;
         }
@@ -158,18 +218,39 @@ pub fn run(
     Ok(Ended::Done)
 }
 
+/// Writes the checkpoint, and what was left out of the data.
+fn save(adam: &AdamW, means: Means<'_>, folder: &Path) -> Result<(), Error> {
+    let saved = folder.join("checkpoint.safetensors");
+    let Some(feed) = means.feed else {
+        return checkpoint::save(adam, &saved);
+    };
+    checkpoint::save_with_place(adam, &feed.place()?, &saved)?;
+    let path = folder.join("skipped.txt");
+    std::fs::write(&path, feed.reasons()).map_err(|e| unwritable(&path, &e))
+}
+
 /// One step, in parts.
-fn step(stage: &Stage<'_>, plan: &Plan, cores: &Cores, adam: &mut AdamW) -> Result<Row, Error> {
+fn step(
+    stage: &Stage<'_>,
+    means: Means<'_>,
+    plan: &Plan,
+    cores: &Cores,
+    adam: &mut AdamW,
+) -> Result<Row, Error> {
     let step = adam.steps();
     let Stage {
         loss, variables, ..
     } = stage;
     let one = |part: usize| {
-        let loss = loss(Part {
+        let part = Part {
             number: step * plan.parts as u64 + part as u64,
             samples: plan.batch / plan.parts,
             step,
-        })?;
+        };
+        if let Some(descent) = means.descent {
+            return descent(part);
+        }
+        let loss = loss(part)?;
         let value = f64::from(loss.to_scalar::<f32>()?);
         Ok::<_, Error>((value, Gradients::of(&loss, variables)?))
     };
