@@ -91,6 +91,7 @@ impl World {
         self.context.nats().flush().await?;
         let render = self.app.create(v1::Render {
             prompt: "a portrait".to_owned(),
+            seed: Some(7),
             ..Default::default()
         });
         let render = render.await?;
@@ -158,7 +159,7 @@ fn granted() -> Value {
 
 const SUCCEEDED: &str = concat!(
     r#"{"kind":"SUCCEEDED","images":[{"format":"png","width":256,"height":320,"size_bytes":9,"#,
-    r#""sha256":"0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f","seed":42}],"#,
+    r#""sha256":"0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f","seed":7}],"#,
     r#""timings":{"synthesis":0.5,"merge":0.25,"sampling":0.0,"encoding":0.0,"upload":0.0}}"#,
 );
 
@@ -169,7 +170,7 @@ fn reads(answer: &Value, old: &Value) {
         (Value::Object(answer), Value::Object(old)) => {
             for (name, old) in old {
                 let field = answer.get(name);
-                assert!(field.is_some(), "{name} is missing");
+                assert!(field.is_some(), "{name} is missing: {answer:?}");
                 if let Some(field) = field {
                     reads(field, old);
                 }

@@ -23,21 +23,28 @@ where
 {
     let kernel = ExtendedBox::new(box_radius(sigma));
     let channels = usize::from(P::CHANNEL_COUNT);
-    let stride = image.width() as usize * channels;
+    let (width, height) = (image.width() as usize, image.height() as usize);
     if image.is_empty() {
         return;
     }
-    let mut scratch = vec![0; image.len()];
-    for row in image.chunks_exact_mut(stride) {
-        for _ in 0..PASSES {
-            kernel.pass(row, &mut scratch[..stride], channels);
-            row.copy_from_slice(&scratch[..stride]);
+    // Lines side by side fill the registers, a single row's three channels do not: rows are turned into columns for their turn.
+    let mut lines = turned(image, width, channels);
+    kernel.passes(&mut lines, height * channels);
+    image.copy_from_slice(&turned(&lines, height, channels));
+    kernel.passes(image, width * channels);
+}
+
+/// A picture of this width with its rows as columns.
+fn turned(picture: &[u8], width: usize, channels: usize) -> Vec<u8> {
+    let height = picture.len() / (width * channels);
+    let mut columns = vec![0; picture.len()];
+    for (y, row) in picture.chunks_exact(width * channels).enumerate() {
+        for (x, pixel) in row.chunks_exact(channels).enumerate() {
+            let at = (x * height + y) * channels;
+            columns[at..at + channels].copy_from_slice(pixel);
         }
     }
-    for _ in 0..PASSES {
-        kernel.pass(image, &mut scratch, stride);
-        image.copy_from_slice(&scratch);
-    }
+    columns
 }
 
 struct ExtendedBox {
@@ -61,7 +68,16 @@ impl ExtendedBox {
         }
     }
 
-    /// One box blur along lines of `step` samples side by side: the channels of a row, or all of a picture's columns.
+    /// All box blurs down a picture whose rows have `step` samples.
+    fn passes(&self, picture: &mut [u8], step: usize) {
+        let mut scratch = vec![0; picture.len()];
+        for _ in 0..PASSES {
+            self.pass(picture, &mut scratch, step);
+            picture.copy_from_slice(&scratch);
+        }
+    }
+
+    /// One box blur along lines of `step` samples side by side.
     fn pass(&self, from: &[u8], to: &mut [u8], step: usize) {
         let last = (from.len() / step) as i64 - 1;
         let line = |i: i64| {

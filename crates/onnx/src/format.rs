@@ -8,7 +8,9 @@ pub const TYPE_INT: i32 = 2;
 /// `AttributeProto.AttributeType`.
 pub const TYPE_INTS: i32 = 7;
 /// `TensorProto.DataType`.
-const DATA_FLOAT: i32 = 1;
+pub const DATA_FLOAT: i32 = 1;
+/// `TensorProto.DataType`.
+const DATA_FLOAT16: i32 = 10;
 /// `TensorProto.DataType`.
 const DATA_INT64: i32 = 7;
 
@@ -214,6 +216,16 @@ pub fn tensor(name: &str, shape: &[usize], values: &[f32]) -> TensorMessage {
         data_type: DATA_FLOAT,
         name: name.to_owned(),
         raw_data: values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+    }
+}
+
+/// A weight in f16, rounded to the nearest.
+pub fn half_tensor(name: &str, shape: &[usize], values: &[f32]) -> TensorMessage {
+    let halves = values.iter().map(|v| half::f16::from_f32(*v));
+    TensorMessage {
+        data_type: DATA_FLOAT16,
+        raw_data: halves.flat_map(half::f16::to_le_bytes).collect(),
+        ..tensor(name, shape, &[])
     }
 }
 

@@ -28,6 +28,14 @@ impl Graph {
         self.weights.push(tensor(name, shape, values));
     }
 
+    /// A weight that the file keeps in f16, half as large, and that layers see in f32.
+    pub fn half_weight(&mut self, name: &str, shape: &[usize], values: &[f32]) {
+        let kept = format!("{name}.f16");
+        self.weights.push(format::half_tensor(&kept, shape, values));
+        let to = vec![int("to", i64::from(format::DATA_FLOAT))];
+        self.layer("Cast", &[&kept], name, to);
+    }
+
     /// A list of sizes that a layer asks for as a weight.
     pub fn sizes(&mut self, name: &str, sizes: &[i64]) {
         self.weights.push(format::whole_numbers(name, sizes));

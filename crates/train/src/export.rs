@@ -117,7 +117,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Puts a tensor into the file, with `more` dimensions of 1 behind its own.
+    /// Puts a tensor into the file, with `more` dimensions of 1 behind its own. Matrices and kernels are kept in f16.
     fn weight(&mut self, name: &str, more: &[usize]) -> Result<(), Error> {
         let missing = || Error::NotTrained {
             name: name.to_owned(),
@@ -125,7 +125,11 @@ impl<'a> Writer<'a> {
         let tensor = self.trained.get(name).ok_or_else(missing)?;
         let numbers = tensor.flatten_all()?.to_vec1::<f32>()?;
         let shape = [tensor.dims(), more].concat();
-        self.graph.weight(name, &shape, &numbers);
+        if tensor.rank() > 1 {
+            self.graph.half_weight(name, &shape, &numbers);
+        } else {
+            self.graph.weight(name, &shape, &numbers);
+        }
         Ok(())
     }
 

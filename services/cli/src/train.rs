@@ -1,6 +1,7 @@
 //! `likeness train …`: models from a recipe.
 
 use std::ops::ControlFlow;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,13 +42,31 @@ pub struct TrainArgs {
     device: DeviceName,
 }
 
+/// How many threads candle takes for elementwise operations.
+const CANDLE_THREADS: &str = "CANDLE_NUM_THREADS";
+
 /// Runs a training.
 pub fn run(command: &TrainCommand) -> Result<(), Failure> {
+    one_candle_thread()?;
     match command {
         TrainCommand::Base(args) => train(args, base::train),
         TrainCommand::Hyperlora(args) => train(args, hyperlora::train),
         TrainCommand::Judge(args) => train(args, base::train_judge),
     }
+}
+
+/// Begins again with one thread for candle's elementwise operations, unless somebody has set how many. Its threads wait for each
+/// other spinning, and for one another's callers: half of all time goes there when a step's parts run side by side. Candle asks
+/// the environment, which a running program cannot change safely.
+fn one_candle_thread() -> Result<(), Failure> {
+    if std::env::var_os(CANDLE_THREADS).is_some() {
+        return Ok(());
+    }
+    let own = std::env::current_exe().map_err(failed)?;
+    let mut again = std::process::Command::new(own);
+    again.args(std::env::args_os().skip(1));
+    // Returns only when it failed.
+    Err(failed(again.env(CANDLE_THREADS, "1").exec()))
 }
 
 /// A training of this crate's.

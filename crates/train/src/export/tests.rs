@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use candle_core::Device;
+use candle_core::{DType, Device};
 use image::{Rgb, RgbImage};
 use likeness_face::{Detector, LandmarkView, Landmarker, Recognizer};
 use likeness_sdxl::parts::{Variables, Weights};
@@ -23,6 +23,11 @@ fn random<T>(load: impl Fn(&Weights) -> T, given: &[(&str, Vec<f32>)]) -> (T, Tr
         } else if var.dims().len() == 1 {
             let drawn = Chance::at(5, 0, &name).normal(var.dims(), &Device::Cpu);
             var.set(&(drawn.unwrap() * 0.2).unwrap()).unwrap();
+        }
+        // The file keeps matrices in f16: what it cannot hold is not looked at here.
+        if var.rank() > 1 {
+            let half = var.to_dtype(DType::F16).unwrap().to_dtype(DType::F32);
+            var.set(&half.unwrap()).unwrap();
         }
     }
     (network, below(&variables.all(), "own"))

@@ -220,3 +220,6 @@ impl Run<'_> {
         drawn
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,151 @@
+//! A training of a few steps, from its recipe to a bundle that the services' own loaders open.
+
+use std::ops::ControlFlow;
+
+use candle_core::DType;
+use likeness_bundle::Bundle;
+use likeness_domain::coefficients::Coefficients;
+use likeness_face::Recognizer as RecognizerFile;
+use likeness_hyperlora::{Basis as Released, ClipVision, Encoder, Stack};
+use likeness_models::{face_files, load_sdxl, low_rank_updates};
+use likeness_sdxl::LoadOptions;
+
+use super::*;
+use crate::crops::{clip_pictures, crops_with_base};
+
+const RECIPE: &str = r#"
+seed = 3
+[portraits]
+side = 64
+people = 4
+held_out = 1
+pictures = 2
+[base]
+models = "MODELS"
+autoencoder = { batch = 2, every = 2, rate = { peak = 1e-3, warm_up = 1, decay_from = 2, steps = 2 } }
+decoder = { batch = 2, every = 2, rate = { peak = 1e-3, warm_up = 1, decay_from = 2, steps = 2 } }
+clip = { batch = 4, every = 2, rate = { peak = 1e-3, warm_up = 1, decay_from = 2, steps = 2 } }
+face = { batch = 4, every = 2, rate = { peak = 1e-3, warm_up = 1, decay_from = 2, steps = 2 } }
+detector = { batch = 2, every = 2, rate = { peak = 1e-3, warm_up = 1, decay_from = 2, steps = 2 } }
+landmarks = { batch = 2, every = 2, rate = { peak = 1e-3, warm_up = 1, decay_from = 2, steps = 2 } }
+painter = { batch = 2, every = 2, rate = { peak = 1e-3, warm_up = 1, decay_from = 2, steps = 2 } }
+[hyperlora]
+k = 4
+rank = 2
+base_rank = 1
+dim = 16
+depth = 1
+heads = 2
+dim_head = 8
+ff = 32
+id_tokens = 2
+same_picture = 0.25
+bases_rate = 3.0
+base = { batch = 2, every = 2, rate = { peak = 1e-3, warm_up = 1, decay_from = 2, steps = 2 } }
+clip = { batch = 2, every = 2, rate = { peak = 1e-3, warm_up = 1, decay_from = 2, steps = 2 } }
+face = { batch = 4, parts = 2, every = 2, rate = { peak = 1e-3, warm_up = 1, decay_from = 2, steps = 2 } }
+"#;
+
+/// The tensors of the files are f16, and the base's are read from there: what is computed with them is that far off.
+const HALF: f32 = 4e-3;
+
+fn recipe() -> Recipe {
+    let models = concat!(env!("CARGO_MANIFEST_DIR"), "/../../configs/pocket");
+    toml::from_str(&RECIPE.replace("MODELS", models)).unwrap()
+}
+
+fn near(found: &Tensor, expected: &Tensor) {
+    let off = (found - expected).unwrap().abs().unwrap().max_all();
+    let size = expected.abs().unwrap().max_all().unwrap();
+    let [off, size] = [off.unwrap(), size].map(|t| t.to_scalar::<f32>().unwrap());
+    assert!(size > 0.0 && off <= HALF * size, "{off} of {size}");
+}
+
+#[test]
+fn a_bundle_that_was_trained_says_to_the_services_what_the_trainer_says() {
+    let (recipe, out) = (recipe(), tempfile::tempdir().unwrap());
+    let mut watch = |_: crate::run::Progress<'_>| ControlFlow::Continue(());
+    let ended = train(&recipe, out.path(), &Device::Cpu, &mut watch).unwrap();
+    assert_eq!(ended, Ended::Done);
+    let bundle = Bundle::open(out.path().join("bundle")).unwrap();
+    bundle.write_hashes(|_| {}).unwrap();
+    let bundle = Bundle::open(bundle.dir()).unwrap();
+    assert!(bundle.verify(|_| {}).unwrap().is_ok());
+
+    // The trainer's side: everything is loaded from its checkpoints.
+    let plan = recipe.hyperlora.as_ref().unwrap();
+    let world = World {
+        recipe: &recipe,
+        base: recipe.base.as_ref().unwrap(),
+        out: out.path(),
+        device: &Device::Cpu,
+    };
+    let trained = trained(&world, &mut watch).unwrap().unwrap();
+    let network = Network::load(&world, &trained, plan).unwrap();
+    network.train(&world, &trained, &mut watch).unwrap();
+    let who = &world.everyone()[..1];
+    let seen = Seen::of(&world, &trained, who).unwrap();
+    let own = network.coefficients(&seen.clip, Some(&seen.faces)).unwrap();
+
+    // The services' side, of the same crops.
+    let part = bundle.hyperlora().unwrap();
+    let encoder = Encoder::load(&part.dir, part.dim_head, &Device::Cpu).unwrap();
+    let tower = ClipVision::load(&bundle.clip_vision().unwrap(), &Device::Cpu).unwrap();
+    let side = tower.image_size() as u32;
+    let crops = &crops_with_base(who, side, recipe.seed ^ 1)[0];
+    let clip = clip_pictures(&[crops.clip()], &Device::Cpu).unwrap();
+    let clip = tower.hidden_states(&clip).unwrap();
+    near(&clip, &seen.clip);
+    let recognizer = face_files(bundle.face().unwrap()).recognizer;
+    let face = RecognizerFile::load(&recognizer).unwrap();
+    let face = Tensor::new(&face.embed(crops.face()).unwrap()[..], &Device::Cpu).unwrap();
+    let face = face.unsqueeze(0).unwrap();
+    near(&face, &seen.faces);
+    let found = encoder.per_photo(&clip, &face).unwrap()[0].normalised();
+    near(&tensor(&found), &own);
+    let blurred = clip_pictures(&[crops.base().unwrap()], &Device::Cpu).unwrap();
+    let blurred = tower.hidden_states(&blurred).unwrap();
+    let found_base = encoder.base_per_photo(&blurred).unwrap()[0].normalised();
+
+    // What the noise is told to be with this person's LoRAs, the trainer's terms beside the files'.
+    let ones = Tensor::ones(1, DType::F32, &Device::Cpu).unwrap();
+    let [_, (resampler, base)] = network.base.as_ref().unwrap();
+    let other = normalised(&resampler.forward(&seen.base, None).unwrap()).unwrap();
+    let parts = [(&network.basis, &own, &ones), (base, &other, &ones)];
+    let expected = batch_terms(&network.unet, &parts).unwrap();
+    let basis = Released::load(&part.dir, &Device::Cpu).unwrap();
+    let mut stack = Stack::default();
+    for (coefficients, kind) in [(found, Kind::Id), (found_base, Kind::Base)] {
+        let lora = basis.synthesize(&coefficients, kind).unwrap();
+        stack.push(&lora, 1.0).unwrap();
+    }
+    let terms = low_rank_updates(&stack).unwrap().into_iter();
+    let terms = terms.map(|term| (format!("unet.{}", term.matrix), term.down, term.up));
+    let found = network.unet.own_terms(terms.collect()).unwrap();
+    let captions = Captioned::of(&world, &trained).unwrap();
+    let latents = trained.latents.all.narrow(0, 0, 1).unwrap();
+    let told = |terms: Option<&Unmerged>| {
+        let caption = captions.conditioning(vec![captions.nothing()]).unwrap();
+        let unet = &network.unet;
+        unet.forward(&latents, &[500.0], &caption, &[terms])
+            .unwrap()
+    };
+    let plain = told(None);
+    near(
+        &(told(Some(&found)) - &plain).unwrap(),
+        &(told(Some(&expected)) - &plain).unwrap(),
+    );
+
+    // The base is a model that SDXL's loader takes.
+    let options = LoadOptions {
+        device: Device::Cpu,
+        dtype: DType::F32,
+    };
+    load_sdxl(&bundle.sdxl(None).unwrap(), &options).unwrap();
+}
+
+/// Coefficients as a tensor [1, tokens, k].
+fn tensor(coefficients: &Coefficients) -> Tensor {
+    let shape = (1, coefficients.tokens(), coefficients.k());
+    Tensor::from_slice(coefficients.values(), shape, &Device::Cpu).unwrap()
+}
