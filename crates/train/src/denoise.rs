@@ -145,7 +145,7 @@ pub fn descend(
         let missing = || Error::NoGradient {
             name: "the predicted noise".to_owned(),
         };
-        Ok::<_, Error>(slope.ok_or_else(missing)?)
+        slope.ok_or_else(missing)
     })?;
     Ok((value, Gradients::through(&found, variables)?))
 }

@@ -137,8 +137,18 @@ impl Bar {
         }
         self.0.set_length(progress.steps);
         self.0.set_position(progress.done);
-        let Progress { loss, rate, .. } = progress;
-        self.0.set_message(format!("loss {loss:.4}, {rate:.2}/s"));
+        let Progress {
+            loss,
+            rate,
+            skipped,
+            ..
+        } = progress;
+        let left_out = match skipped {
+            0 => String::new(),
+            count => format!(", {count} samples left out"),
+        };
+        self.0
+            .set_message(format!("loss {loss:.4}, {rate:.2}/s{left_out}"));
         if stopped.load(Ordering::Relaxed) {
             return ControlFlow::Break(());
         }

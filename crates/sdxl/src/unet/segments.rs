@@ -10,13 +10,16 @@ use crate::merge::Unmerged;
 /// What a segment gives: what the next one takes, and what is held for later ones.
 type Given = (Tensor, Vec<Tensor>);
 
+/// What a segment does with what comes in, and with all that is held.
+type Work<'a> = dyn Fn(&Tensor, &[Tensor], &Pass<'_>) -> Compute<Given> + 'a;
+
 /// A piece of the forward pass.
 pub(super) struct Segment<'a> {
     /// So many of what is held are taken off its end.
     pub takes: usize,
     /// Whether there is an attention in it.
     pub attends: bool,
-    pub run: Box<dyn Fn(&Tensor, &[Tensor], &Pass<'_>) -> Compute<Given> + 'a>,
+    pub run: Box<Work<'a>>,
 }
 
 /// What is the same for all segments.

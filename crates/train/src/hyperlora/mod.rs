@@ -2,15 +2,21 @@
 //! blurred; 2a, the ID-LoRA from CLIP's features; 2b, the ID-LoRA from the face embedding, too. What the Base-LoRA has explained of
 //! a picture, the ID-LoRA need not learn.
 
+mod frozen;
 mod network;
+mod prepared;
 mod seen;
+mod shards;
 mod sheet;
+#[cfg(test)]
+mod testing;
 
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
 use likeness_sdxl::parts::{UNet, UNetConfig, Weights};
 
+use self::frozen::Real;
 pub(crate) use self::network::Network;
 use self::network::{Over, Shown};
 use self::seen::{Captioned, Seen};
@@ -43,7 +49,8 @@ impl Which {
     }
 }
 
-/// Trains a recipe's HyperLoRA into the folder `out`, and the base before it where that is not done yet.
+/// Trains a recipe's HyperLoRA into the folder `out`, and the base before it where that is not done yet; or over the base of a
+/// bundle, where the recipe names one.
 ///
 /// # Errors
 /// A recipe without `[base]` or `[hyperlora]`; whatever stops a stage.
@@ -56,11 +63,22 @@ pub fn train(
     let missing = |section: &str| Error::Recipe {
         reason: format!("[{section}] is missing"),
     };
-    let base = recipe.base.as_ref().ok_or_else(|| missing("base"))?;
     let plan = recipe
         .hyperlora
         .as_ref()
         .ok_or_else(|| missing("hyperlora"))?;
+    if let (Some(from), Some(data)) = (&recipe.from, &recipe.data) {
+        let real = Real {
+            recipe,
+            from,
+            data,
+            plan,
+            out,
+            device,
+        };
+        return frozen::train(&real, watch);
+    }
+    let base = recipe.base.as_ref().ok_or_else(|| missing("base"))?;
     let world = World {
         recipe,
         base,
@@ -71,12 +89,7 @@ pub fn train(
         return Ok(Ended::Stopped);
     };
     let unet = unet(&world, &trained)?;
-    let over = Over {
-        unet: &unet,
-        clip_width: world.vision()?.width(),
-        device,
-    };
-    let network = Network::start(over, plan, recipe.seed)?;
+    let network = Network::start(over(&world, &unet)?, plan, recipe.seed)?;
     let ended = stages(&network, &world, &trained, watch)?;
     if ended == Ended::Done {
         export::bundle::bundle(&world, &trained, &network, &out.join("bundle"))?;
@@ -116,6 +129,14 @@ fn stages(
         }
     }
     Ok(Ended::Done)
+}
+
+fn over<'a>(world: &World<'a>, unet: &'a UNet) -> Result<Over<'a>, Error> {
+    Ok(Over {
+        unet,
+        clip_width: world.vision()?.width(),
+        device: world.device,
+    })
 }
 
 fn unet(world: &World<'_>, trained: &Trained) -> Result<UNet, Error> {

@@ -34,7 +34,7 @@ pub enum Precision {
     F32,
     /// 16 bits of which 8 are the exponent; on GPUs only.
     Bf16,
-    /// 16 bits of which 5 are the exponent: small gradients vanish. For the CPU, to try what 16 bits do.
+    /// 16 bits of which 5 are the exponent. For the CPU, to try what 16 bits do.
     F16,
 }
 
@@ -57,6 +57,9 @@ pub struct Data {
     pub shards: String,
     /// Height and width of what the model paints, in pixels: pictures are cut to a square around the face.
     pub side: u32,
+    /// Smaller faces are left out: the least shorter side of a face's box, in pixels of the stored picture.
+    #[serde(default)]
+    pub smallest_face: u32,
     /// Samples among which the next one is drawn.
     #[serde(default = "thousands")]
     pub buffer: NonZeroUsize,
