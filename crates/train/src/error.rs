@@ -63,6 +63,20 @@ pub enum Error {
         /// Which one.
         module: String,
     },
+    /// A worker that there is not.
+    #[error("there is no worker {rank} of {world}; expected a rank from 0 to one less than world")]
+    Rank {
+        /// Its number.
+        rank: usize,
+        /// How many there are.
+        world: usize,
+    },
+    /// Workers that do not find each other.
+    #[error("the workers of this training do not meet: {reason}")]
+    Meeting {
+        /// Why not.
+        reason: String,
+    },
     /// A checkpoint's place in the data that cannot be read.
     #[error("the checkpoint {reason}; start the stage afresh")]
     Place {

@@ -69,6 +69,17 @@ impl Gradients {
         Ok(())
     }
 
+    /// Puts another in the place of each, in the order of their names.
+    pub(crate) fn each(
+        &mut self,
+        another: impl Fn(&Tensor) -> Result<Tensor, Error>,
+    ) -> Result<(), Error> {
+        for gradient in self.0.values_mut() {
+            *gradient = another(gradient)?;
+        }
+        Ok(())
+    }
+
     /// The length of all gradients as one vector.
     ///
     /// # Errors

@@ -22,8 +22,8 @@ use crate::base::Watch;
 use crate::crops::planes;
 use crate::denoise::{Noised, Noising, descend, loss};
 use crate::recipe::{Data, From, HyperLora, Recipe};
-use crate::run::{Ended, Means, Part, Plan, Stage, run_with};
-use crate::{Chance, Error, Gradients, export};
+use crate::run::{Descent, Ended, Means, Part, Plan, Stage, run_with};
+use crate::{Chance, Error, Gradients, Ranks, export};
 
 /// What is trained over, and on.
 pub(super) struct Real<'a> {
@@ -112,7 +112,8 @@ impl Frozen {
 ///
 /// # Errors
 /// A bundle or shards that cannot be read; whatever stops a stage.
-pub(super) fn train(real: &Real<'_>, watch: &mut Watch<'_>) -> Result<Ended, Error> {
+pub(super) fn train(real: &Real<'_>, ranks: &Ranks, watch: &mut Watch<'_>) -> Result<Ended, Error> {
+    let worker = Worker::new(ranks.rank(), ranks.world())?;
     let frozen = Frozen::load(real)?;
     let over = Over {
         unet: frozen.sdxl.unet(),
@@ -123,7 +124,7 @@ pub(super) fn train(real: &Real<'_>, watch: &mut Watch<'_>) -> Result<Ended, Err
     for (number, (which, plan)) in network.stages().into_iter().enumerate() {
         let seed = real.recipe.seed.wrapping_add(number as u64);
         let preparer = &frozen.preparer;
-        let feed = ShardFeed::new(real.data, seed, Worker::WHOLE, plan.batch, preparer)?;
+        let feed = ShardFeed::new(real.data, seed, worker, plan.batch, preparer)?;
         let run = Run {
             network: &network,
             frozen: &frozen,
@@ -133,11 +134,13 @@ pub(super) fn train(real: &Real<'_>, watch: &mut Watch<'_>) -> Result<Ended, Err
             which,
             plan,
         };
-        if run.stage(watch)? == Ended::Stopped {
+        if run.stage(ranks, watch)? == Ended::Stopped {
             return Ok(Ended::Stopped);
         }
     }
-    export::over::bundle(&frozen.bundle, &network, &real.out.join("bundle"))?;
+    if ranks.rank() == 0 {
+        export::over::bundle(&frozen.bundle, &network, &real.out.join("bundle"))?;
+    }
     Ok(Ended::Done)
 }
 
@@ -172,7 +175,7 @@ impl Seen {
 }
 
 impl Run<'_> {
-    fn stage(&self, watch: &mut Watch<'_>) -> Result<Ended, Error> {
+    fn stage(&self, ranks: &Ranks, watch: &mut Watch<'_>) -> Result<Ended, Error> {
         let stage = Stage {
             name: self.which.name(),
             variables: self.network.trained_in(self.which),
@@ -182,9 +185,11 @@ impl Run<'_> {
         };
         let variables = &stage.variables;
         let descent = |part: Part| self.descend(part, variables);
+        let recompute = self.real.from.recompute;
         let means = Means {
             feed: Some(self.feed),
-            descent: Some(&descent),
+            descent: recompute.then_some(&descent as &Descent<'_>),
+            ranks: Some(ranks),
         };
         run_with(&stage, means, self.plan, self.real.out, watch)
     }
@@ -233,8 +238,7 @@ impl Run<'_> {
             device,
             ..
         } = *self.real;
-        let first = (part.number % self.plan.parts as u64) as usize * part.samples;
-        let samples = self.feed.samples(first, part.samples);
+        let samples = self.feed.samples(part.place * part.samples, part.samples);
         let mut chance = Chance::at(recipe.seed, part.number, self.which.name());
         let dropped = if self.which == Which::Base {
             DROPPED_ALONE

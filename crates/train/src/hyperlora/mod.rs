@@ -24,7 +24,7 @@ use crate::base::{Trained, Watch, World, trained};
 use crate::denoise::{Noised, Noising, loss};
 use crate::recipe::Recipe;
 use crate::run::{Ended, Part, Plan, Stage, run};
-use crate::{Chance, Error, export};
+use crate::{Chance, Error, Ranks, export};
 
 /// How often a caption is left out, for guidance.
 const DROPPED: f64 = 0.1;
@@ -60,6 +60,20 @@ pub fn train(
     device: &Device,
     watch: &mut Watch<'_>,
 ) -> Result<Ended, Error> {
+    train_with(recipe, out, device, &Ranks::One, watch)
+}
+
+/// The same as one of several workers, who train over a bundle's base in one folder, which all of them see.
+///
+/// # Errors
+/// As [`train`]; several workers and a base of the recipe's own.
+pub fn train_with(
+    recipe: &Recipe,
+    out: &Path,
+    device: &Device,
+    ranks: &Ranks,
+    watch: &mut Watch<'_>,
+) -> Result<Ended, Error> {
     let missing = |section: &str| Error::Recipe {
         reason: format!("[{section}] is missing"),
     };
@@ -76,7 +90,12 @@ pub fn train(
             out,
             device,
         };
-        return frozen::train(&real, watch);
+        return frozen::train(&real, ranks, watch);
+    }
+    if ranks.world() > 1 {
+        return Err(Error::Recipe {
+            reason: "[from] is missing: several workers train over a bundle's base only".to_owned(),
+        });
     }
     let base = recipe.base.as_ref().ok_or_else(|| missing("base"))?;
     let world = World {

@@ -58,8 +58,12 @@ fn real<'a>(recipe: &'a Recipe, out: &'a Path) -> Real<'a> {
     }
 }
 
-fn checkpoint(out: &Path, stage: Which) -> Vec<u8> {
-    std::fs::read(out.join(stage.name()).join("checkpoint.safetensors")).unwrap()
+/// A checkpoint's tensors to the bit, and what its header says beside them, which has no order.
+fn checkpoint(out: &Path, stage: Which) -> (Vec<u8>, BTreeMap<String, String>) {
+    let file = std::fs::read(out.join(stage.name()).join("checkpoint.safetensors")).unwrap();
+    let (length, header) = safetensors::SafeTensors::read_metadata(&file).unwrap();
+    let about = header.metadata().clone().unwrap();
+    (file[8 + length..].to_vec(), about.into_iter().collect())
 }
 
 const STAGES: [Which; 3] = [Which::Base, Which::Clip, Which::Face];
@@ -74,7 +78,7 @@ fn a_training_over_a_bundle_goes_on_to_the_bit_and_ends_in_a_bundle() {
         ControlFlow::Continue(())
     };
     assert_eq!(
-        train(&real(&recipe, &whole), &mut go_on).unwrap(),
+        train(&real(&recipe, &whole), &Ranks::One, &mut go_on).unwrap(),
         Ended::Done
     );
     assert!(skipped >= 3, "{skipped}");
@@ -87,7 +91,7 @@ fn a_training_over_a_bundle_goes_on_to_the_bit_and_ends_in_a_bundle() {
             ControlFlow::Continue(())
         };
         *stops += 1;
-        train(&real(&recipe, &parts), &mut stop).unwrap() == Ended::Stopped
+        train(&real(&recipe, &parts), &Ranks::One, &mut stop).unwrap() == Ended::Stopped
     };
     while stopped(&mut stops) {}
     assert_eq!(stops, 4);
@@ -145,6 +149,7 @@ fn one_part(recipe: &Recipe, out: &Path, which: Which) -> (f64, Gradients, BTree
     let variables = network.trained_in(which);
     let part = Part {
         number: 0,
+        place: 0,
         samples: plan.batch,
         step: 0,
     };
