@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use sha2::Digest;
 
 use crate::error::Error;
-use crate::manifest::{Builtin, RelPath, Sha256};
+use crate::manifest::{Builtin, Manifest, RelPath, Sha256};
 use crate::open::Bundle;
 use crate::verify::hash_file;
 
@@ -29,20 +29,24 @@ const HYPERLORA_FILES: [(&str, bool); 4] = [
 /// The files of a transformers folder that decide what a vision model computes, weights aside.
 const CLIP_CONFIGS: [&str; 2] = ["config.json", "preprocessor_config.json"];
 
+/// The digest of the bundle that has this manifest.
+pub(crate) fn of_bundle(manifest: &Manifest) -> String {
+    let mut hash = sha2::Sha256::new();
+    hash.update(format!(
+        "likeness bundle 1\n{}\n{}\n",
+        manifest.bundle.name, manifest.bundle.version
+    ));
+    for (path, file) in &manifest.files {
+        hash.update(line(path.as_str(), file));
+    }
+    hex::encode(hash.finalize())
+}
+
 impl Bundle {
     /// The bundle's digest in lower-case hexadecimal: sha-256 over name, version and the sorted
     /// `[files]`.
     pub fn digest(&self) -> String {
-        let mut hash = sha2::Sha256::new();
-        hash.update(format!(
-            "likeness bundle 1\n{}\n{}\n",
-            self.name(),
-            self.version()
-        ));
-        for (path, file) in &self.manifest().files {
-            hash.update(line(path.as_str(), file));
-        }
-        hex::encode(hash.finalize())
+        of_bundle(self.manifest())
     }
 
     /// The encoder's digest in lower-case hexadecimal: sha-256 over everything that coefficients depend

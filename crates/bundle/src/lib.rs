@@ -2,8 +2,8 @@
 //!
 //! [`Bundle::open`] reads the manifest; accessors hand out the parts' paths and say which section is
 //! missing. Digests name a bundle and its encoder, [`Bundle::verify`] compares files with their hashes,
-//! and [`pocket::make`] writes a tiny bundle of random weights in the real formats. Nothing here loads
-//! a model: at most a file's header is read.
+//! and [`pocket`] writes tiny bundles in the real formats: a trained one, and one of random weights for tests. Nothing here
+//! loads a model: at most a file's header is read.
 
 mod digest;
 mod error;

@@ -13,10 +13,8 @@ use crate::{Error, Faces, Options, People};
 
 /// Side of a drawn photo, in pixels: as the encoders were trained.
 const PHOTO: u32 = 128;
-/// Settings from here on are in no training.
-const FIRST_SETTING: u64 = 1 << 24;
-/// Settings of each person.
-const SETTINGS: u64 = 64;
+/// The picture of each person's whose caption is the prompt: none that is enrolled.
+const PROMPTED: u64 = 63;
 /// Photos that the tables need of each person, at most.
 pub const PHOTOS: usize = 4;
 
@@ -93,12 +91,12 @@ impl Crowd {
             let drawn = Drawn {
                 number,
                 identity: Identity::drawn(number),
-                enrolled: photo_setting(number, 0),
-                prompted: photo_setting(number, SETTINGS - 1),
+                enrolled: Setting::held_out(number, 0),
+                prompted: Setting::held_out(number, PROMPTED),
             };
             let mut photos = Vec::with_capacity(PHOTOS);
             for photo in 0..PHOTOS as u64 {
-                let setting = photo_setting(number, photo);
+                let setting = Setting::held_out(number, photo);
                 let picture = draw(&drawn.identity, &setting, PHOTO);
                 let (face, found) =
                     place(&drawn.identity, &setting, &picture, eyes, options.faces)?;
@@ -189,11 +187,6 @@ impl Person {
     }
 }
 
-/// The setting of a drawn person's photo.
-fn photo_setting(number: u64, photo: u64) -> Setting {
-    Setting::drawn(FIRST_SETTING + number * SETTINGS + photo)
-}
-
 /// Where the face is, and whether the detector found it.
 fn place(
     identity: &Identity,
@@ -223,7 +216,7 @@ pub fn enrol_once(
     eyes: &Eyes,
     faces: Faces,
 ) -> Result<Enrolled, Error> {
-    let setting = photo_setting(number, photo);
+    let setting = Setting::held_out(number, photo);
     let picture = draw(identity, &setting, PHOTO);
     let (face, _) = place(identity, &setting, &picture, eyes, faces)?;
     eyes.enrol(&picture, &face)

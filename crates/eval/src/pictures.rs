@@ -1,8 +1,8 @@
 //! The sheet: people beside their renders, sliders, and blends.
 
-use image::imageops::{FilterType, replace, resize};
-use image::{Rgb, RgbImage};
-use likeness_train::chart;
+use image::RgbImage;
+use image::imageops::{FilterType, resize};
+use likeness_chart as chart;
 
 use crate::lab::{Condition, Lab, Who};
 use crate::people::PHOTOS;
@@ -26,7 +26,7 @@ pub fn sheet(lab: &Lab<'_>) -> Result<RgbImage, Error> {
     if asks(Section::Blend) {
         parts.push(blends(lab)?);
     }
-    Ok(stacked(&parts))
+    Ok(chart::stacked(&parts))
 }
 
 /// The enrolled photo, and renders of every kind.
@@ -89,17 +89,4 @@ fn blends(lab: &Lab<'_>) -> Result<RgbImage, Error> {
 fn sized(row: Vec<RgbImage>) -> Vec<RgbImage> {
     let one = |picture: RgbImage| resize(&picture, SIDE, SIDE, FilterType::CatmullRom);
     row.into_iter().map(one).collect()
-}
-
-/// One below the other.
-fn stacked(parts: &[RgbImage]) -> RgbImage {
-    let width = parts.iter().map(RgbImage::width).max().unwrap_or(1);
-    let height: u32 = parts.iter().map(RgbImage::height).sum();
-    let mut out = RgbImage::from_pixel(width, height.max(1), Rgb([255; 3]));
-    let mut top = 0;
-    for part in parts {
-        replace(&mut out, part, 0, top);
-        top += i64::from(part.height());
-    }
-    out
 }

@@ -4,6 +4,11 @@ use crate::chance::{Chance, Purpose};
 use crate::classes::{Class, Colour, Pattern};
 use crate::level::Level;
 
+/// Settings from here on are in no training.
+const HELD_OUT: u64 = 1 << 24;
+/// Held-out settings of each person.
+const OF_A_PERSON: u64 = 64;
+
 /// Everything about a portrait that changes from picture to picture.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Setting {
@@ -53,6 +58,15 @@ impl Setting {
             options: Colour::NAMES,
         },
     ];
+
+    /// The setting of a person's picture, of those that are in no training: 64 for each person, and their pictures go
+    /// round in these.
+    pub fn held_out(person: u64, picture: u64) -> Self {
+        let place = person
+            .wrapping_mul(OF_A_PERSON)
+            .wrapping_add(picture % OF_A_PERSON);
+        Self::drawn(HELD_OUT.wrapping_add(place))
+    }
 
     /// The setting that a seed stands for. Every attribute is even over its range and independent of the others, and of
     /// the person that the same seed stands for.
@@ -116,5 +130,18 @@ mod tests {
             let fair = counts.iter().all(|n| n.abs_diff(even) < even / 10);
             assert!(fair, "{}: {counts:?}", class.name);
         }
+    }
+
+    #[test]
+    fn no_two_held_out_pictures_share_a_setting() {
+        let all = || (0..200).flat_map(|person| (0..64).map(move |picture| (person, picture)));
+        let settings: Vec<Setting> = all().map(|(p, n)| Setting::held_out(p, n)).collect();
+        assert_eq!(settings[0], Setting::drawn(1 << 24));
+        for pair in settings.windows(2) {
+            assert_ne!(pair[0], pair[1]);
+        }
+        assert_eq!(Setting::held_out(7, 64), Setting::held_out(7, 0));
+        // Any number is some person's.
+        assert_ne!(Setting::held_out(u64::MAX, 63), Setting::held_out(0, 63));
     }
 }

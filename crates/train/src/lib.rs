@@ -9,7 +9,6 @@ pub mod attributes;
 pub mod autoencoder;
 pub mod base;
 mod chance;
-pub mod chart;
 mod checkpoint;
 pub mod contrast;
 mod cores;
@@ -42,3 +41,5 @@ pub use gradients::Gradients;
 pub use pictures::{images, pictures};
 pub use ranks::Ranks;
 pub use rate::Rate;
+
+use likeness_chart as chart;

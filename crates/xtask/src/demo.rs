@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: the main job, from a photo to rendered pictures.
+//! `cargo xtask demo`: the main job, from portraits and a photo to one sheet of rendered pictures.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,9 +9,12 @@ use anyhow::{Result, bail};
 use likeness_local_stack::process::{self, Signal, spawn_bound};
 use likeness_local_stack::slots::claim_slot;
 
-use crate::run;
 use crate::workspace::Workspace;
 
+mod client;
+mod orders;
+mod people;
+mod sheet;
 mod stages;
 mod story;
 
@@ -37,47 +40,39 @@ impl Drop for Running {
     }
 }
 
-pub fn demo(workspace: &Workspace, photos: &[PathBuf]) -> Result<()> {
+pub fn demo(workspace: &Workspace, photos: &[PathBuf], bundle: Option<&Path>) -> Result<()> {
     workspace.tools()?;
     let [likeness] = workspace.build(["likeness"])?;
     let photos = absolute(workspace, photos)?;
+    let bundle = bundle.map(std::path::absolute).transpose()?;
     let mut stages = Stages::begin();
-    let bundle = pocket_bundle(workspace, &likeness)?;
     let slot = claim_slot(&workspace.target.join("demo"))?;
-    let running = start(workspace, &likeness, &bundle, slot.dir())?;
+    let running = start(workspace, &likeness, bundle.as_deref(), slot.dir())?;
     stages.done("servers and services start");
-    story::tell(&running, &photos, &mut stages)
+    story::tell(&running, photos, &mut stages)
 }
 
-/// The pocket bundle, made on the first call.
-fn pocket_bundle(workspace: &Workspace, likeness: &Path) -> Result<PathBuf> {
-    let bundle = workspace.target.join("pocket");
-    if !bundle.join("bundle.toml").is_file() {
-        let partial = workspace.target.join("pocket.partial");
-        let _ = fs::remove_dir_all(&partial);
-        let mut make = workspace.command(&likeness.to_string_lossy());
-        make.args(["bundle", "make-pocket"]).arg(&partial);
-        run::output(make)?;
-        let _ = fs::remove_dir_all(&bundle);
-        fs::rename(&partial, &bundle)?;
-    }
-    Ok(bundle)
-}
-
-/// Starts `likeness dev` and waits until it has written its ready file. The kernel kills it with us, at once:
-/// the next start recovers, and must not find it still draining.
-fn start(workspace: &Workspace, likeness: &Path, bundle: &Path, dir: &Path) -> Result<Running> {
+/// Starts `likeness dev`, on the pocket bundle unless another is named, and waits until it has written its ready file. The kernel kills it with us, at
+/// once: the next start recovers, and must not find it still draining.
+fn start(
+    workspace: &Workspace,
+    likeness: &Path,
+    bundle: Option<&Path>,
+    dir: &Path,
+) -> Result<Running> {
     let ready_file = dir.join("ready.json");
     let _ = fs::remove_file(&ready_file);
     let mut command = workspace.command(&likeness.to_string_lossy());
     command
         .env("LIKENESS_LOG", "warn")
         .env("LIKENESS_DRAIN_SECONDS", "3")
+        .env_remove("LIKENESS_BUNDLE")
         .arg("dev")
         .arg("--dir")
-        .arg(dir)
-        .arg("--bundle")
-        .arg(bundle);
+        .arg(dir);
+    if let Some(bundle) = bundle {
+        command.arg("--bundle").arg(bundle);
+    }
     command.arg("--tools-dir").arg(workspace.tools_dir());
     command.arg("--ready-file").arg(&ready_file);
     // Any free port: several demos run side by side.

@@ -25,10 +25,13 @@ use crate::workspace::Workspace;
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask")]
 enum Xtask {
-    /// Enrol a photo and render it, with everything started for it and ended after it
+    /// Enrol drawn people and a photo, render them, and show it on one sheet; everything is started for it and ended after it
     Demo {
-        /// Photos of one person; the fixture photo where none is given
+        /// Photos of one person, beside two drawn people; the fixture photo where none is given
         photos: Vec<PathBuf>,
+        /// Another bundle than the pocket bundle; it needs a base resampler
+        #[arg(long, value_name = "DIR")]
+        bundle: Option<PathBuf>,
     },
     /// Run all tests against servers of their own
     Test {
@@ -95,7 +98,7 @@ fn main() -> ExitCode {
 fn dispatch(command: Xtask) -> anyhow::Result<()> {
     let workspace = Workspace::locate()?;
     match command {
-        Xtask::Demo { photos } => demo::demo(&workspace, &photos),
+        Xtask::Demo { photos, bundle } => demo::demo(&workspace, &photos, bundle.as_deref()),
         Xtask::Test { args } => test::test(&workspace, &args),
         Xtask::Faults { args } => faults::faults(&workspace, &args),
         Xtask::Load { args } => load::load(&workspace, &args),

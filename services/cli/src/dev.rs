@@ -39,7 +39,7 @@ pub struct DevArgs {
         value_name = "DIR"
     )]
     dir: PathBuf,
-    /// The bundle to serve; by default the pocket bundle, made on the spot.
+    /// The bundle to serve; by default the trained pocket bundle, which the program carries.
     #[arg(long, env = "LIKENESS_BUNDLE", value_name = "DIR")]
     bundle: Option<PathBuf>,
     /// Where the api listens; port 0 takes a free one.
@@ -98,8 +98,10 @@ fn bundle(args: &DevArgs) -> anyhow::Result<PathBuf> {
     if let Some(bundle) = &args.bundle {
         return Ok(bundle.clone());
     }
-    let dir = args.dir.join("pocket");
-    pocket::make(&dir, 0)?;
+    // Named by its digest: what an earlier version of the program left here may be another one.
+    let digest = pocket::trained_digest()?;
+    let dir = args.dir.join(format!("pocket-{digest:.12}"));
+    pocket::trained(&dir)?;
     Ok(dir)
 }
 

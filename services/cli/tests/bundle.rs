@@ -104,3 +104,32 @@ fn a_bundle_is_hashed_verified_and_inspected() {
         "{told}"
     );
 }
+
+#[test]
+fn the_pocket_bundle_is_the_trained_one_unless_random_weights_are_asked_for() {
+    let scratch = tempfile::tempdir().unwrap();
+    let digest = |args: &[&str]| {
+        let made = run(scratch.path(), &[args, &["--output", "json"]].concat());
+        let said = String::from_utf8_lossy(&made.stderr);
+        assert!(made.status.success(), "{said}");
+        let told: Value = serde_json::from_slice(&made.stdout).unwrap();
+        told["digest"].as_str().unwrap().to_owned()
+    };
+    let make = ["bundle", "make-pocket"];
+    let trained = digest(&[&make[..], &["a"]].concat());
+    assert_eq!(trained, pocket::trained_digest().unwrap());
+    let random = digest(&[&make[..], &["b", "--random"]].concat());
+    let other = digest(&[&make[..], &["c", "--random", "--seed", "1"]].concat());
+    assert!(trained != random && random != other && trained != other);
+    let seeded = run(
+        scratch.path(),
+        &["bundle", "make-pocket", "d", "--seed", "1"],
+    );
+    assert_eq!(
+        seeded.status.code(),
+        Some(2),
+        "a seed is for random weights"
+    );
+    let over = run(scratch.path(), &["bundle", "make-pocket", "b"]);
+    assert_eq!(over.status.code(), Some(1));
+}

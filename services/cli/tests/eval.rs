@@ -22,7 +22,7 @@ fn a_bundle_is_evaluated_into_a_folder() {
     let folder = tempfile::tempdir().unwrap();
     let (bundle, out) = (folder.path().join("bundle"), folder.path().join("a/report"));
     assert!(
-        likeness(&["bundle", "make-pocket", text(&bundle)])
+        likeness(&["bundle", "make-pocket", "--random", text(&bundle)])
             .status
             .success()
     );

@@ -1,22 +1,26 @@
-//! The pocket bundle: every file of a real bundle, in exactly the real formats, at tiny sizes.
+//! The pocket bundle: every file of a real bundle, in exactly the real formats, at tiny sizes, so that every part runs, on any
+//! machine, in seconds.
 //!
-//! **Its weights are random and its pictures mean nothing.** It exists so that every part runs, on any
-//! machine, in seconds: a render depends on prompt, seed, identity and scale as a real one does, but
-//! shows coloured texture and nobody's face.
+//! [`trained`] writes the one that everything runs on by default. It was trained on drawn portraits and keeps who is
+//! drawn in them; of photos of people it knows nothing.
+//!
+//! [`make`] writes one for tests. **Its weights are random and its pictures mean nothing**: a render depends on prompt,
+//! seed, identity and scale as a real one does, but shows coloured texture and nobody's face.
 
 mod base;
+pub(crate) mod folder;
 mod hyperlora;
 mod recognizer;
 mod tensors;
 mod tokenizer;
+mod trained;
 mod unet;
 
 pub use base::add_base;
+pub use trained::{trained, trained_digest};
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use sha2::Digest;
 
@@ -26,7 +30,6 @@ use crate::manifest::{
     About, Builtin, Defaults, Face, HyperLora, MANIFEST, Manifest, Model, Name, Part, RelPath,
     Sha256,
 };
-use crate::verify::walk;
 
 /// The name of every pocket bundle.
 pub const NAME: &str = "pocket";
@@ -48,7 +51,7 @@ const CLIP_VISION: &str = asset!("clip_vision.json");
 /// Files of a bundle by their paths in it.
 type Files = BTreeMap<String, Vec<u8>>;
 
-/// What [`make`] found to do.
+/// What [`trained`] and [`make`] found to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Made {
     /// The bundle was written.
@@ -57,7 +60,7 @@ pub enum Made {
     AlreadyThere,
 }
 
-/// Makes the pocket bundle of `seed` in `dir`, which must be new, empty or exactly this bundle already.
+/// Makes the pocket bundle of random weights of `seed` in `dir`, which must be new, empty or exactly this bundle already.
 /// The same seed gives the same bytes on every machine.
 ///
 /// The files are written into a sibling directory that is renamed at the end: `dir` never holds half a
@@ -66,70 +69,7 @@ pub enum Made {
 /// # Errors
 /// [`Error::NotEmpty`] when `dir` holds anything else; [`Error::Io`].
 pub fn make(dir: impl AsRef<Path>, seed: u64) -> Result<Made, Error> {
-    let dir = dir.as_ref();
-    let files = files(seed)?;
-    if occupied(dir)? {
-        return already_there(dir, &files);
-    }
-    let parent = parent_of(dir)?;
-    fs::create_dir_all(&parent).map_err(Error::io("create", &parent))?;
-    let scratch = tempfile::Builder::new()
-        .prefix(".pocket-")
-        .tempdir_in(&parent)
-        .map_err(Error::io("create a directory in", &parent))?;
-    let whole = scratch.path().join(NAME);
-    write_all(&whole, &files)?;
-    match fs::rename(&whole, dir) {
-        Ok(()) => Ok(Made::Written),
-        // Somebody else was faster; what they made may be the same.
-        Err(_) if occupied(dir)? => already_there(dir, &files),
-        Err(source) => Err(Error::io("write", dir)(source)),
-    }
-}
-
-/// The folder that `dir` lies in, also for `pocket`, `pocket/` and `a/..`.
-pub(crate) fn parent_of(dir: &Path) -> Result<PathBuf, Error> {
-    let whole = std::path::absolute(dir).map_err(Error::io("find", dir))?;
-    let parent = whole.parent().map(Path::to_path_buf);
-    parent.ok_or_else(|| Error::NotEmpty {
-        path: dir.to_path_buf(),
-    })
-}
-
-/// Whether `dir` exists and is anything but an empty directory.
-pub(crate) fn occupied(dir: &Path) -> Result<bool, Error> {
-    match fs::read_dir(dir) {
-        Ok(mut entries) => Ok(entries.next().is_some()),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(e) if e.kind() == io::ErrorKind::NotADirectory => Ok(true),
-        Err(e) => Err(Error::io("list", dir)(e)),
-    }
-}
-
-fn already_there(dir: &Path, files: &Files) -> Result<Made, Error> {
-    let other = || Error::NotEmpty {
-        path: dir.to_path_buf(),
-    };
-    if !dir.is_dir() || !walk(dir)?.iter().eq(files.keys()) {
-        return Err(other());
-    }
-    for (name, bytes) in files {
-        let path = dir.join(name);
-        if fs::read(&path).map_err(Error::io("read", &path))? != *bytes {
-            return Err(other());
-        }
-    }
-    Ok(Made::AlreadyThere)
-}
-
-fn write_all(dir: &Path, files: &Files) -> Result<(), Error> {
-    for (name, bytes) in files {
-        let path = dir.join(name);
-        let folder = path.parent().unwrap_or(dir);
-        fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
-        fs::write(&path, bytes).map_err(Error::io("write", &path))?;
-    }
-    Ok(())
+    folder::fill(dir.as_ref(), &files(seed)?)
 }
 
 /// Every file of the bundle, with the manifest.

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::Error;
 use crate::manifest::{MANIFEST, RelPath, Sha256};
-use crate::pocket::{occupied, parent_of};
+use crate::pocket::folder::{occupied, parent_of};
 use catalogue::Source;
 pub use catalogue::{Licence, Recipe};
 use checksum::check;

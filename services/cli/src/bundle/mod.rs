@@ -19,12 +19,15 @@ use pull::PullArgs;
 /// What to do with bundles.
 #[derive(Subcommand)]
 pub enum BundleCommand {
-    /// Make the pocket bundle: tiny, with random weights, in the real formats. Its pictures mean nothing.
+    /// Write the pocket bundle: tiny, in the real formats, trained on drawn portraits.
     MakePocket {
         /// A new or empty folder.
         dir: PathBuf,
-        /// The same seed makes the same bundle everywhere.
-        #[arg(long, default_value_t = 0)]
+        /// Random weights instead, for tests: its pictures mean nothing.
+        #[arg(long)]
+        random: bool,
+        /// The same seed makes the same random weights everywhere.
+        #[arg(long, default_value_t = 0, requires = "random")]
         seed: u64,
     },
     /// Show what a bundle holds, from its files' headers alone.
@@ -49,7 +52,9 @@ pub enum BundleCommand {
 /// Runs a command.
 pub fn run(command: BundleCommand, output: Output) -> Result<(), Failure> {
     match command {
-        BundleCommand::MakePocket { dir, seed } => make_pocket(&dir, seed, output),
+        BundleCommand::MakePocket { dir, random, seed } => {
+            make_pocket(&dir, random.then_some(seed), output)
+        }
         BundleCommand::Inspect { dir } => inspect(&dir, output),
         BundleCommand::Verify { dir } => verify(&dir, output),
         BundleCommand::Hash { dir } => hash(&dir, output),
@@ -57,16 +62,22 @@ pub fn run(command: BundleCommand, output: Output) -> Result<(), Failure> {
     }
 }
 
-fn make_pocket(dir: &Path, seed: u64, output: Output) -> Result<(), Failure> {
-    pocket::make(dir, seed).map_err(failed)?;
+/// The trained one, or one of random weights.
+fn make_pocket(dir: &Path, random: Option<u64>, output: Output) -> Result<(), Failure> {
+    let made = match random {
+        None => pocket::trained(dir),
+        Some(seed) => pocket::make(dir, seed),
+    };
+    made.map_err(failed)?;
     let bundle = Bundle::open(dir).map_err(failed)?;
+    let note = match random {
+        None => "trained on drawn portraits: it knows drawn people, not photos",
+        Some(_) => "random weights: its pictures mean nothing",
+    };
     let fields = [
         ("bundle", dir.display().to_string()),
         ("digest", bundle.digest()),
-        (
-            "note",
-            "random weights: its pictures mean nothing".to_owned(),
-        ),
+        ("note", note.to_owned()),
     ];
     let json = serde_json::json!({ "dir": dir, "digest": bundle.digest() });
     print_fields(output, &fields, &json)

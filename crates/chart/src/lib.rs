@@ -1,4 +1,4 @@
-//! Pictures of a training: a loss curve, and sheets of labelled pictures.
+//! Pictures that show what came of something: a loss curve, and sheets of labelled pictures.
 
 use font8x8::UnicodeFonts as _;
 use image::{Rgb, RgbImage, imageops};
@@ -78,13 +78,44 @@ pub fn frame(picture: &mut RgbImage, [left, top, right, bottom]: [f32; 4]) {
     mark(picture, &points);
 }
 
-/// Rows of pictures of one size under their columns' labels. Rows may have labels, too, over their first picture's left.
+/// A picture on a sheet and what stands below it.
+#[derive(Clone)]
+pub struct Cell {
+    /// The picture.
+    pub picture: RgbImage,
+    /// One line; what does not fit is left out.
+    pub caption: String,
+}
+
+/// Rows of pictures of one size under their columns' labels.
 pub fn sheet(columns: &[&str], rows: &[Vec<RgbImage>]) -> RgbImage {
+    let bare = |picture: &RgbImage| Cell {
+        picture: picture.clone(),
+        caption: String::new(),
+    };
+    let rows: Vec<Vec<Cell>> = rows
+        .iter()
+        .map(|row| row.iter().map(bare).collect())
+        .collect();
+    captioned(columns, &rows)
+}
+
+/// A sheet with a caption below each picture.
+pub fn captioned(columns: &[&str], rows: &[Vec<Cell>]) -> RgbImage {
     const GAP: u32 = 4;
-    let side = rows.iter().flatten().map(RgbImage::dimensions);
-    let (width, height) = side.fold((0, 0), |(w, h), (x, y)| (w.max(x), h.max(y)));
+    let cells = || rows.iter().flatten();
+    let sides = cells().map(|cell| cell.picture.dimensions());
+    let (width, height) = sides.fold((0, 0), |(w, h), (x, y)| (w.max(x), h.max(y)));
     let longest = columns.iter().map(|c| c.chars().count()).max().unwrap_or(0);
-    let step = (width.max(longest as u32 * LETTER) + GAP, height + GAP);
+    let foot = if cells().any(|cell| !cell.caption.is_empty()) {
+        LETTER + GAP
+    } else {
+        0
+    };
+    let step = (
+        width.max(longest as u32 * LETTER) + GAP,
+        height + GAP + foot,
+    );
     let across = rows
         .iter()
         .map(Vec::len)
@@ -100,11 +131,58 @@ pub fn sheet(columns: &[&str], rows: &[Vec<RgbImage>]) -> RgbImage {
     for (at, label) in (0u32..).zip(columns) {
         write(&mut out, label, (GAP + at * step.0, LETTER / 2));
     }
-    for (row, pictures) in (0u32..).zip(rows) {
-        for (column, picture) in (0u32..).zip(pictures) {
-            let at = (GAP + column * step.0, head + row * step.1);
-            imageops::replace(&mut out, picture, i64::from(at.0), i64::from(at.1));
+    for (row, cells) in (0u32..).zip(rows) {
+        for (column, cell) in (0u32..).zip(cells) {
+            let (x, y) = (GAP + column * step.0, head + row * step.1);
+            imageops::replace(&mut out, &cell.picture, i64::from(x), i64::from(y));
+            let fits = step.0 / LETTER;
+            let caption: String = cell.caption.chars().take(fits as usize).collect();
+            write(&mut out, &caption, (x, y + height + GAP));
         }
+    }
+    out
+}
+
+/// Lines of text, `size` times as large as a label.
+pub fn text(lines: &[&str], size: u32) -> RgbImage {
+    let longest = lines
+        .iter()
+        .map(|line| line.chars().count())
+        .max()
+        .unwrap_or(0);
+    let width = (longest as u32 + 1) * LETTER;
+    let height = (lines.len() as u32 * LETTER * 3 / 2).max(1);
+    let mut out = RgbImage::from_pixel(width, height, PAPER);
+    for (at, line) in (0u32..).zip(lines) {
+        write(&mut out, line, (LETTER / 2, at * LETTER * 3 / 2 + 2));
+    }
+    let scaled = (width * size, height * size);
+    imageops::resize(&out, scaled.0, scaled.1, imageops::FilterType::Nearest)
+}
+
+/// Pictures one below the other.
+pub fn stacked(parts: &[RgbImage]) -> RgbImage {
+    let width = parts.iter().map(RgbImage::width).max().unwrap_or(1);
+    let height: u32 = parts.iter().map(RgbImage::height).sum();
+    let mut out = RgbImage::from_pixel(width, height.max(1), PAPER);
+    let mut top = 0;
+    for part in parts {
+        imageops::replace(&mut out, part, 0, top);
+        top += i64::from(part.height());
+    }
+    out
+}
+
+/// Pictures one beside the other, with so many pixels between them.
+pub fn beside(parts: &[RgbImage], gap: u32) -> RgbImage {
+    let height = parts.iter().map(RgbImage::height).max().unwrap_or(1);
+    let width: u32 = parts.iter().map(|part| part.width() + gap).sum();
+    let width = width.saturating_sub(gap).max(1);
+    let mut out = RgbImage::from_pixel(width, height, PAPER);
+    let mut left = 0;
+    for part in parts {
+        imageops::replace(&mut out, part, left, 0);
+        left += i64::from(part.width() + gap);
     }
     out
 }
@@ -161,5 +239,40 @@ mod tests {
         assert_eq!(drawn.get_pixel(4 + step, 2 * LETTER).0, [2; 3]);
         assert_eq!(drawn.get_pixel(4, 2 * LETTER + 16).0, [3; 3]);
         assert_eq!(*drawn.get_pixel(4 + step, 2 * LETTER + 16), PAPER);
+    }
+
+    #[test]
+    fn a_caption_stands_below_its_picture_and_stays_there() {
+        let cell = |caption: &str| Cell {
+            picture: RgbImage::from_pixel(16, 10, Rgb([1; 3])),
+            caption: caption.to_owned(),
+        };
+        let drawn = captioned(&[], &[vec![cell("####"), cell("")]]);
+        let inked = |x: std::ops::Range<u32>, y: std::ops::Range<u32>| {
+            let mut places = y.flat_map(|y| x.clone().map(move |x| (x, y)));
+            places.any(|(x, y)| *drawn.get_pixel(x, y) == INK)
+        };
+        assert!(inked(4..20, 18..26), "below the first");
+        assert!(!inked(20..drawn.width(), 0..drawn.height()), "beside it");
+        assert_eq!(drawn.height(), 4 + 10 + 4 + LETTER + 4);
+    }
+
+    #[test]
+    fn parts_lie_below_and_beside_each_other() {
+        let title = text(&["two", "lines"], 2);
+        assert_eq!(title.dimensions(), (6 * 2 * LETTER, 6 * LETTER));
+        assert!(title.pixels().any(|pixel| *pixel == INK));
+        let part = RgbImage::from_pixel(100, 5, Rgb([9; 3]));
+        let drawn = stacked(&[title.clone(), part]);
+        assert_eq!(drawn.dimensions(), (100, title.height() + 5));
+        assert_eq!(drawn.get_pixel(99, title.height()).0, [9; 3]);
+        assert_eq!(stacked(&[]).dimensions(), (1, 1));
+        let [one, two] = [(3, 4), (5, 2)].map(|(w, h)| RgbImage::from_pixel(w, h, Rgb([7; 3])));
+        let drawn = beside(&[one, two], 6);
+        assert_eq!(drawn.dimensions(), (3 + 6 + 5, 4));
+        assert_eq!(drawn.get_pixel(9, 1).0, [7; 3]);
+        assert_eq!(*drawn.get_pixel(9, 2), PAPER);
+        assert_eq!(beside(&[], 6).dimensions(), (1, 1));
+        assert_eq!(text(&[], 1).height(), 1);
     }
 }
