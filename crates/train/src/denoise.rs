@@ -1,10 +1,12 @@
 //! The denoising loss (Ho, Jain and Abbeel, 2020): how well a UNet tells the noise in pictures' latents.
 
-use candle_core::{DType, Result as Compute, Tensor};
+use std::collections::BTreeMap;
+
+use candle_core::{DType, Result as Compute, Tensor, Var};
 use likeness_sdxl::Unmerged;
 use likeness_sdxl::parts::{Conditioning, UNet};
 
-use crate::{Chance, Error};
+use crate::{Chance, Error, Gradients};
 
 /// Timesteps of a model.
 const TIMESTEPS: usize = 1000;
@@ -82,7 +84,8 @@ pub struct Noised<'a> {
 }
 
 /// The mean squared error of the noise that the UNet tells, weighted by timestep: a single number with its graph. `own` are
-/// the samples' low-rank terms ([`UNet::own_terms`]); they divide b evenly, and none need be named.
+/// the samples' low-rank terms ([`UNet::own_terms`]); they divide b evenly, and none need be named. The UNet computes in its own
+/// number type, which terms and conditioning have, too; latents, noise and loss are f32.
 ///
 /// # Errors
 /// Shapes that do not fit; a failing device.
@@ -99,11 +102,52 @@ pub fn loss(
         timesteps,
     } = *noised;
     let mixed = noising.mix(latents, noise, timesteps)?;
+    let mixed = mixed.to_dtype(unet.dtype())?;
     let times: Vec<f32> = timesteps.iter().map(|&t| t as f32).collect();
     let told = unet.forward(&mixed, &times, conditioning, own)?;
-    let error = (told - noise)?.to_dtype(DType::F32)?.sqr()?;
+    Ok(error(&told, noise, timesteps, noising)?)
+}
+
+/// The loss of what the UNet told, in f32.
+fn error(told: &Tensor, noise: &Tensor, timesteps: &[usize], noising: &Noising) -> Compute<Tensor> {
+    let error = (told.to_dtype(DType::F32)? - noise)?.sqr()?;
     let weights = per_sample(timesteps.iter().map(|&t| noising.weight(t)), &error)?;
-    Ok(error.broadcast_mul(&weights)?.mean_all()?)
+    error.broadcast_mul(&weights)?.mean_all()
+}
+
+/// [`loss`] and its gradients for `variables`, through a UNet that runs twice and in pieces ([`UNet::descend`]): the memory of one of
+/// its blocks in the place of that of all. `own` is the whole batch's terms, with their graph.
+///
+/// # Errors
+/// As [`loss`]; [`Error::NoGradient`].
+pub fn descend(
+    unet: &UNet,
+    conditioning: &Conditioning,
+    noised: &Noised<'_>,
+    own: &Unmerged,
+    noising: &Noising,
+    variables: &BTreeMap<String, Var>,
+) -> Result<(f64, Gradients), Error> {
+    let Noised {
+        latents,
+        noise,
+        timesteps,
+    } = *noised;
+    let mixed = noising.mix(latents, noise, timesteps)?;
+    let mixed = mixed.to_dtype(unet.dtype())?;
+    let times: Vec<f32> = timesteps.iter().map(|&t| t as f32).collect();
+    let mut value = 0.0;
+    let found = unet.descend(&mixed, &times, conditioning, own, |told| {
+        let told = Var::from_tensor(&told.detach())?;
+        let loss = error(told.as_tensor(), noise, timesteps, noising)?;
+        value = f64::from(loss.to_scalar::<f32>()?);
+        let slope = loss.backward()?.remove(&told);
+        let missing = || Error::NoGradient {
+            name: "the predicted noise".to_owned(),
+        };
+        slope.ok_or_else(missing)
+    })?;
+    Ok((value, Gradients::through(&found, variables)?))
 }
 
 #[cfg(test)]

@@ -63,7 +63,45 @@ pub enum Error {
         /// Which one.
         module: String,
     },
-    /// A trained face model that does not work as a file.
+    /// A worker that there is not.
+    #[error("there is no worker {rank} of {world}; expected a rank from 0 to one less than world")]
+    Rank {
+        /// Its number.
+        rank: usize,
+        /// How many there are.
+        world: usize,
+    },
+    /// Workers that do not find each other.
+    #[error("the workers of this training do not meet: {reason}")]
+    Meeting {
+        /// Why not.
+        reason: String,
+    },
+    /// A checkpoint's place in the data that cannot be read.
+    #[error("the checkpoint {reason}; start the stage afresh")]
+    Place {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A whole epoch of data without one sample that can be used.
+    #[error("no sample of a whole epoch can be used: {left}check the data, or `smallest_face`")]
+    NoFaces {
+        /// What was left out, and why.
+        left: String,
+    },
+    /// The thread that reads the data is gone without having said why.
+    #[error("the thread that reads the data died; run the same command again, and report this")]
+    ReaderGone,
+    /// Shards that cannot be read.
+    #[error(transparent)]
+    Data(#[from] likeness_webdataset::Error),
+    /// A bundle that cannot be opened.
+    #[error(transparent)]
+    Bundle(#[from] likeness_bundle::Error),
+    /// CLIP's vision tower.
+    #[error(transparent)]
+    Clip(#[from] likeness_hyperlora::Error),
+    /// A face model that does not work.
     #[error(transparent)]
     Face(#[from] likeness_face::FaceError),
     /// A part of the model that is misshapen or cannot compute.

@@ -1,6 +1,7 @@
 //! The trained face models as ONNX files, with antelopev2's inputs and outputs.
 
 pub(crate) mod bundle;
+pub(crate) mod over;
 
 use std::collections::BTreeMap;
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{DType, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 
 use crate::Error;
 
@@ -26,6 +26,27 @@ impl Gradients {
         each.collect::<Result<_, Error>>().map(Gradients)
     }
 
+    /// Those of a loss of which the gradients by some tensors are known, [`tensor`, gradient] each: back through the tensors' graphs,
+    /// for every one of `variables`.
+    ///
+    /// # Errors
+    /// [`Error::NoGradient`] for a variable that none of the tensors comes from.
+    pub fn through(
+        known: &[(Tensor, Tensor)],
+        variables: &BTreeMap<String, Var>,
+    ) -> Result<Gradients, Error> {
+        let mut sum = Tensor::zeros((), DType::F32, &Device::Cpu)?;
+        if let Some((first, _)) = known.first() {
+            sum = sum.to_device(first.device())?;
+        }
+        for (tensor, gradient) in known {
+            // The sum's own value means nothing: what counts is that its gradient by each tensor is the known one.
+            let part = (tensor * gradient)?.sum_all()?;
+            sum = (sum + part.to_dtype(DType::F32)?)?;
+        }
+        Gradients::of(&sum, variables)
+    }
+
     /// Adds those of the batch's next part: a large batch goes through a small memory.
     ///
     /// # Errors
@@ -44,6 +65,17 @@ impl Gradients {
     pub fn mean_of(&mut self, parts: usize) -> Result<(), Error> {
         for gradient in self.0.values_mut() {
             *gradient = (&*gradient / parts.max(1) as f64)?;
+        }
+        Ok(())
+    }
+
+    /// Puts another in the place of each, in the order of their names.
+    pub(crate) fn each(
+        &mut self,
+        another: impl Fn(&Tensor) -> Result<Tensor, Error>,
+    ) -> Result<(), Error> {
+        for gradient in self.0.values_mut() {
+            *gradient = another(gradient)?;
         }
         Ok(())
     }
@@ -74,7 +106,7 @@ impl Gradients {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{D, Device};
+    use candle_core::D;
 
     use super::*;
 

@@ -24,6 +24,7 @@ pub mod judge;
 pub mod landmarker;
 mod layer;
 mod pictures;
+mod ranks;
 mod rate;
 pub mod recipe;
 pub mod recognizer;
@@ -38,6 +39,7 @@ pub use checkpoint::{load, save};
 pub use error::Error;
 pub use gradients::Gradients;
 pub use pictures::{images, pictures};
+pub use ranks::Ranks;
 pub use rate::Rate;
 
 use likeness_chart as chart;

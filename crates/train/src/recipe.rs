@@ -7,16 +7,25 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 use crate::run::Plan;
 
+mod real;
+
+pub use real::{Data, From, Precision};
+
 /// A whole recipe: `configs/pocket.toml` is one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
     /// Everything that is drawn follows from it.
     pub seed: u64,
-    /// Drawn portraits to train on.
+    /// Drawn portraits to train on; nobody where there are `data`.
+    #[serde(default)]
     pub portraits: Portraits,
     /// The base model's parts, if they are trained, too.
     pub base: Option<Base>,
+    /// A base that is there already, to train HyperLoRA over.
+    pub from: Option<From>,
+    /// Pictures to train on over such a base.
+    pub data: Option<Data>,
     /// HyperLoRA's stages.
     pub hyperlora: Option<HyperLora>,
 }
@@ -56,7 +65,7 @@ pub struct HyperLora {
 }
 
 /// People who are drawn, numbered from 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Portraits {
     /// Height and width of what the model paints, in pixels.
@@ -118,19 +127,46 @@ impl Recipe {
         let text = std::fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
         let mut recipe: Recipe = toml::from_str(&text).map_err(|e| wrong(e.to_string()))?;
         recipe.check().map_err(|e| wrong(e.to_string()))?;
-        if let (Some(base), Some(folder)) = (&mut recipe.base, path.parent()) {
-            base.models = folder.join(&base.models);
+        if let Some(folder) = path.parent() {
+            recipe.lie_in(folder);
         }
         Ok(recipe)
     }
 
+    /// Paths are meant from the recipe's folder on.
+    fn lie_in(&mut self, folder: &Path) {
+        if let Some(base) = &mut self.base {
+            base.models = folder.join(&base.models);
+        }
+        if let Some(from) = &mut self.from {
+            from.bundle = folder.join(&from.bundle);
+        }
+        if let Some(data) = &mut self.data {
+            let shards = folder.join(&data.shards);
+            data.shards = shards.to_string_lossy().into_owned();
+        }
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        if let Some(hyperlora) = &self.hyperlora {
+            hyperlora.check()?;
+        }
+        if self.from.is_some() || self.data.is_some() {
+            return self.check_real();
+        }
+        self.portraits.check()?;
+        self.base.as_ref().map_or(Ok(()), Base::check)
+    }
+}
+
+impl Portraits {
     fn check(&self) -> Result<(), Error> {
         let Portraits {
             side,
             people,
             held_out,
             pictures,
-        } = self.portraits;
+        } = *self;
         let wrong = |reason: &str| {
             Err(Error::Recipe {
                 reason: format!("[portraits]: {reason}"),
@@ -144,13 +180,7 @@ impl Recipe {
                 "at least 1 `held_out`, 2 more `people`, and 2 `pictures` of each are needed",
             );
         }
-        if let Some(hyperlora) = &self.hyperlora {
-            hyperlora.check()?;
-        }
-        match &self.base {
-            Some(base) => base.check(),
-            None => Ok(()),
-        }
+        Ok(())
     }
 }
 

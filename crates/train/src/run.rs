@@ -12,7 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::cores::Cores;
 use crate::record::{Record, Row};
-use crate::{AdamW, Error, Gradients, Group, Rate, Settings, checkpoint};
+use crate::{AdamW, Error, Gradients, Group, Ranks, Rate, Settings, checkpoint};
+
+mod places;
 
 /// How a stage is trained.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -73,11 +75,69 @@ pub struct Stage<'a> {
     pub sheet: Option<&'a dyn Fn() -> Result<RgbImage, Error>>,
 }
 
+/// A part's loss and its gradients.
+pub type Descent<'a> = dyn Fn(Part) -> Result<(f64, Gradients), Error> + Sync + 'a;
+
+/// What a large training has beside its stage.
+#[derive(Clone, Copy, Default)]
+pub struct Means<'a> {
+    /// Data that are read as it goes on.
+    pub feed: Option<&'a dyn Feed>,
+    /// Gradients from elsewhere than the graph of the stage's loss.
+    pub descent: Option<&'a Descent<'a>>,
+    /// Who else trains the same stage, in the same folder.
+    pub ranks: Option<&'a Ranks>,
+}
+
+impl Means<'_> {
+    fn rank(self) -> usize {
+        self.ranks.map_or(0, Ranks::rank)
+    }
+
+    fn world(self) -> usize {
+        self.ranks.map_or(1, Ranks::world)
+    }
+
+    /// The mean over all workers, who wait for each other here.
+    fn mean(self, number: f64, stage: &Stage<'_>) -> Result<f64, Error> {
+        let device = stage.variables.values().next().map(|var| var.device());
+        match (self.ranks, device) {
+            (Some(ranks), Some(device)) => ranks.mean_number(number, device),
+            _ => Ok(number),
+        }
+    }
+}
+
+/// Data that are too many to be kept: they are read step by step, and where reading stands is part of the checkpoint.
+pub trait Feed {
+    /// Goes on from a place that [`Feed::place`] gave, or begins. Comes before all else.
+    ///
+    /// # Errors
+    /// A place of other data; data that cannot be read.
+    fn start(&self, place: Option<&str>) -> Result<(), Error>;
+    /// Reads a step's samples. Comes before the step's parts.
+    ///
+    /// # Errors
+    /// Data that cannot be read.
+    fn next(&self) -> Result<(), Error>;
+    /// Where reading stands behind the last step's samples.
+    ///
+    /// # Errors
+    /// None that is known of.
+    fn place(&self) -> Result<String, Error>;
+    /// Samples that were left out so far.
+    fn skipped(&self) -> u64;
+    /// Why they were left out, line by line.
+    fn reasons(&self) -> String;
+}
+
 /// One part of one step.
 #[derive(Clone, Copy, Debug)]
 pub struct Part {
-    /// Counted over all parts of all steps from 0: what is drawn for a part follows from it.
+    /// Counted over all parts of all steps and workers from 0: what is drawn for a part follows from it.
     pub number: u64,
+    /// Which of the step's parts it is, from 0.
+    pub place: usize,
     /// Its samples.
     pub samples: usize,
     /// The step, from 0.
@@ -97,6 +157,8 @@ pub struct Progress<'a> {
     pub loss: f64,
     /// Steps per second since this run began.
     pub rate: f64,
+    /// Samples of the data that were left out so far.
+    pub skipped: u64,
 }
 
 /// How a stage ended.
@@ -118,36 +180,59 @@ pub fn run(
     folder: &Path,
     watch: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
 ) -> Result<Ended, Error> {
+    run_with(stage, Means::default(), plan, folder, watch)
+}
+
+/// As [`run`], with further means.
+///
+/// # Errors
+/// As [`run`], and those of the means.
+pub fn run_with(
+    stage: &Stage<'_>,
+    means: Means<'_>,
+    plan: &Plan,
+    folder: &Path,
+    watch: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
+) -> Result<Ended, Error> {
     plan.check(stage.name)?;
     let folder = folder.join(stage.name);
     std::fs::create_dir_all(&folder).map_err(|e| unwritable(&folder, &e))?;
-    let saved = folder.join("checkpoint.safetensors");
     let mut adam = AdamW::new(&stage.variables, plan.adam, stage.group)?;
-    if saved.exists() {
-        checkpoint::load(&mut adam, &saved)?;
-    }
+    resume(&mut adam, means, plan, &folder)?;
     let cores = Cores::of(plan.parts, &stage.variables)?;
-    let mut record = Record::open(&folder, adam.steps())?;
+    let first = means.rank() == 0;
+    let record = first.then(|| Record::open(&folder, adam.steps()));
+    let mut record = record.transpose()?;
     let (start, from) = (Instant::now(), adam.steps());
-    let mut flow = ControlFlow::Continue(());
-    while adam.steps() < plan.rate.steps && flow.is_continue() {
-        let row = step(stage, plan, &cores, &mut adam)?;
-        record.add(row)?;
+    let mut stops = false;
+    while adam.steps() < plan.rate.steps && !stops {
+        if let Some(feed) = means.feed {
+            feed.next()?;
+        }
+        let row = step(stage, means, plan, &cores, &mut adam)?;
+        if let Some(record) = &mut record {
+            record.add(row)?;
+        }
         let done = adam.steps();
-        flow = watch(Progress {
+        let flow = watch(Progress {
             stage: stage.name,
             done,
             steps: plan.rate.steps,
             loss: row.loss,
             rate: (done - from) as f64 / start.elapsed().as_secs_f64(),
+            skipped: means.feed.map_or(0, Feed::skipped),
         });
-        if done.is_multiple_of(plan.every) || done == plan.rate.steps || flow.is_break() {
-            checkpoint::save(&adam, &saved)?;
-            record.draw()?;
-            show(stage, &adam, &folder)?;
+        // One that is told to stop stops all, behind the same step.
+        stops = means.mean(f64::from(flow.is_break()), stage)? > 0.0;
+        if done.is_multiple_of(plan.every) || done == plan.rate.steps || stops {
+            save(stage, &adam, means, &folder)?;
+            if let Some(record) = &record {
+                record.draw()?;
+                show(stage, &adam, &folder)?;
+            }
         }
     }
-    if flow.is_break() && adam.steps() < plan.rate.steps {
+    if stops && adam.steps() < plan.rate.steps {
         return Ok(Ended::Stopped);
     }
     for (name, average) in adam.averages()? {
@@ -158,18 +243,69 @@ pub fn run(
     Ok(Ended::Done)
 }
 
+/// Goes on from a checkpoint, if there is one, and starts the feed where it stood.
+fn resume(adam: &mut AdamW, means: Means<'_>, plan: &Plan, folder: &Path) -> Result<(), Error> {
+    let saved = folder.join("checkpoint.safetensors");
+    let mut place = if saved.exists() {
+        checkpoint::load_with_place(adam, &saved)?
+    } else {
+        None
+    };
+    let Some(feed) = means.feed.filter(|_| adam.steps() < plan.rate.steps) else {
+        return Ok(());
+    };
+    if means.rank() > 0 && adam.steps() > 0 {
+        place = Some(places::read(folder, means.rank(), adam.steps())?);
+    }
+    feed.start(place.as_deref())
+}
+
+/// Writes the checkpoint, and what was left out of the data. The first worker's is written when all others have written where
+/// their feeds stand.
+fn save(stage: &Stage<'_>, adam: &AdamW, means: Means<'_>, folder: &Path) -> Result<(), Error> {
+    let (rank, steps) = (means.rank(), adam.steps());
+    if let Some(feed) = means.feed.filter(|_| rank > 0) {
+        places::write(folder, rank, steps, &feed.place()?)?;
+    }
+    means.mean(0.0, stage)?;
+    if rank > 0 {
+        return Ok(());
+    }
+    let saved = folder.join("checkpoint.safetensors");
+    let Some(feed) = means.feed else {
+        return checkpoint::save(adam, &saved);
+    };
+    checkpoint::save_with_place(adam, &feed.place()?, &saved)?;
+    let path = folder.join("skipped.txt");
+    std::fs::write(&path, feed.reasons()).map_err(|e| unwritable(&path, &e))?;
+    places::keep(folder, steps)
+}
+
 /// One step, in parts.
-fn step(stage: &Stage<'_>, plan: &Plan, cores: &Cores, adam: &mut AdamW) -> Result<Row, Error> {
+fn step(
+    stage: &Stage<'_>,
+    means: Means<'_>,
+    plan: &Plan,
+    cores: &Cores,
+    adam: &mut AdamW,
+) -> Result<Row, Error> {
     let step = adam.steps();
     let Stage {
         loss, variables, ..
     } = stage;
+    let (rank, world) = (means.rank() as u64, means.world() as u64);
+    let descent = means.descent;
     let one = |part: usize| {
-        let loss = loss(Part {
-            number: step * plan.parts as u64 + part as u64,
+        let part = Part {
+            number: (step * plan.parts as u64 + part as u64) * world + rank,
+            place: part,
             samples: plan.batch / plan.parts,
             step,
-        })?;
+        };
+        if let Some(descent) = descent {
+            return descent(part);
+        }
+        let loss = loss(part)?;
         let value = f64::from(loss.to_scalar::<f32>()?);
         Ok::<_, Error>((value, Gradients::of(&loss, variables)?))
     };
@@ -181,10 +317,13 @@ fn step(stage: &Stage<'_>, plan: &Plan, cores: &Cores, adam: &mut AdamW) -> Resu
         gradients.add(&more)?;
     }
     gradients.mean_of(plan.parts)?;
+    if let Some(ranks) = means.ranks {
+        ranks.mean(&mut gradients)?;
+    }
     let rate = plan.rate.at(step);
     Ok(Row {
         step,
-        loss: total / plan.parts as f64,
+        loss: means.mean(total / plan.parts as f64, stage)?,
         norm: adam.step(&gradients, rate)?,
         rate,
     })

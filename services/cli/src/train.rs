@@ -10,6 +10,7 @@ use candle_core::Device;
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use likeness_sdxl::DeviceName;
+use likeness_train::Ranks;
 use likeness_train::base::{self, Watch};
 use likeness_train::hyperlora;
 use likeness_train::recipe::Recipe;
@@ -23,7 +24,7 @@ pub enum TrainCommand {
     /// A base model: autoencoder, encoders of text, pictures and faces, and UNet.
     Base(TrainArgs),
     /// A HyperLoRA in the paper's three stages, and its base before it where that is not trained yet.
-    Hyperlora(TrainArgs),
+    Hyperlora(HyperLoraArgs),
     /// What tells attributes of drawn people in an evaluation. It is part of no bundle.
     Judge(TrainArgs),
 }
@@ -45,12 +46,31 @@ pub struct TrainArgs {
 /// How many threads candle takes for elementwise operations.
 const CANDLE_THREADS: &str = "CANDLE_NUM_THREADS";
 
+/// What a HyperLoRA's training takes beside.
+#[derive(Args)]
+pub struct HyperLoraArgs {
+    #[command(flatten)]
+    train: TrainArgs,
+    /// How many workers train together, each a process with a GPU of its own; over a bundle's base only.
+    #[arg(long, default_value_t = 1)]
+    world: usize,
+    /// Which of them this is, from 0.
+    #[arg(long, default_value_t = 0)]
+    rank: usize,
+    /// The file by which they meet, which all of them see. It must not be there from an earlier run.
+    #[arg(long, value_name = "FILE")]
+    meet: Option<PathBuf>,
+}
+
 /// Runs a training.
 pub fn run(command: &TrainCommand) -> Result<(), Failure> {
     one_candle_thread()?;
     match command {
         TrainCommand::Base(args) => train(args, base::train),
-        TrainCommand::Hyperlora(args) => train(args, hyperlora::train),
+        TrainCommand::Hyperlora(args) => train(&args.train, |recipe, out, device, watch| {
+            let ranks = ranks(args, device)?;
+            hyperlora::train_with(recipe, out, device, &ranks, watch)
+        }),
         TrainCommand::Judge(args) => train(args, base::train_judge),
     }
 }
@@ -73,10 +93,36 @@ fn one_candle_thread() -> Result<(), Failure> {
     Err(failed(again.env(CANDLE_THREADS, "1").exec()))
 }
 
-/// A training of this crate's.
-type Training = fn(&Recipe, &Path, &Device, &mut Watch<'_>) -> Result<Ended, likeness_train::Error>;
+#[cfg(feature = "nccl")]
+fn ranks(args: &HyperLoraArgs, device: &Device) -> Result<Ranks, likeness_train::Error> {
+    match &args.meet {
+        Some(file) => Ranks::nccl(args.rank, args.world, device, file),
+        None if args.world == 1 => Ok(Ranks::One),
+        None => Err(likeness_train::Error::Meeting {
+            reason: "--meet is missing".to_owned(),
+        }),
+    }
+}
 
-fn train(args: &TrainArgs, training: Training) -> Result<(), Failure> {
+#[cfg(not(feature = "nccl"))]
+fn ranks(args: &HyperLoraArgs, _: &Device) -> Result<Ranks, likeness_train::Error> {
+    if args.world == 1 && args.meet.is_none() {
+        return Ok(Ranks::One);
+    }
+    Err(likeness_train::Error::Meeting {
+        reason: "this program was built without the feature `nccl`".to_owned(),
+    })
+}
+
+fn train(
+    args: &TrainArgs,
+    training: impl FnOnce(
+        &Recipe,
+        &Path,
+        &Device,
+        &mut Watch<'_>,
+    ) -> Result<Ended, likeness_train::Error>,
+) -> Result<(), Failure> {
     let recipe = Recipe::read(&args.config).map_err(failed)?;
     let device = args.device.open().map_err(failed)?;
     let stopped = stop_on_interrupt()?;
@@ -141,8 +187,18 @@ impl Bar {
         }
         self.0.set_length(progress.steps);
         self.0.set_position(progress.done);
-        let Progress { loss, rate, .. } = progress;
-        self.0.set_message(format!("loss {loss:.4}, {rate:.2}/s"));
+        let Progress {
+            loss,
+            rate,
+            skipped,
+            ..
+        } = progress;
+        let left_out = match skipped {
+            0 => String::new(),
+            count => format!(", {count} samples left out"),
+        };
+        self.0
+            .set_message(format!("loss {loss:.4}, {rate:.2}/s{left_out}"));
         if stopped.load(Ordering::Relaxed) {
             return ControlFlow::Break(());
         }

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use candle_core::{DType, Result as Compute, Tensor};
+use candle_core::{DType, Result as Compute, Tensor, Var};
 
 use super::{AttentionMatrix, LowRankUpdate, Matrices, MatrixId, kernel::stacked, largest};
 use crate::Error;
@@ -74,10 +74,49 @@ impl UNet {
         Ok(Unmerged { factors })
     }
 
+    /// The number type of the weights, and so of latents, conditioning and terms.
+    pub fn dtype(&self) -> DType {
+        let first = self.matrices.entries.first();
+        first.map_or(DType::F32, |entry| entry.base.dtype())
+    }
+
     /// Names and shapes of the attention matrices, in the order in which they were loaded.
     pub fn attention_matrices(&self) -> Vec<AttentionMatrix> {
         self.matrices.list()
     }
+}
+
+impl Unmerged {
+    /// The same numbers as variables of their own, and each factor beside its variable, in the order of the matrices.
+    pub(crate) fn leaves(&self) -> Compute<(Unmerged, Vec<(Tensor, Var)>)> {
+        let mut ids: Vec<&usize> = self.factors.keys().collect();
+        ids.sort();
+        let (mut factors, mut pairs) = (HashMap::new(), Vec::new());
+        for id in ids {
+            let Factors { down, up } = &self.factors[id];
+            let (down, down_pair) = leaf(down)?;
+            let (up, up_pair) = leaf(up)?;
+            factors.insert(*id, Factors { down, up });
+            pairs.extend([down_pair, up_pair]);
+        }
+        Ok((Unmerged { factors }, pairs))
+    }
+}
+
+/// A factor as a variable of its own, and what it came from beside that variable. Those of a batch lie transposed; so does
+/// what is made of them here, or products would round in another way.
+fn leaf(factor: &Tensor) -> Compute<(Tensor, (Tensor, Var))> {
+    let turned = factor.rank() == 3 && !factor.is_contiguous();
+    let turn = |x: &Tensor| {
+        if turned {
+            x.transpose(1, 2)
+        } else {
+            Ok(x.clone())
+        }
+    };
+    let source = turn(factor)?;
+    let var = Var::from_tensor(&source.detach())?;
+    Ok((turn(var.as_tensor())?, (source, var)))
 }
 
 impl Matrices {

@@ -5,6 +5,7 @@ mod request;
 mod room;
 mod sample;
 mod step;
+mod training;
 
 use std::sync::Arc;
 

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::Error;
 use crate::config::TextConfig;
-use crate::text::{ClipSkip, TextEncoder, join_windows};
+use crate::text::{ClipSkip, TextEncoder, TextStates, join_windows};
 use crate::tokenizer::Tokenizer;
 use crate::weights::Weights;
 
@@ -158,9 +158,7 @@ impl TextStack {
             let (second, pooled) =
                 self.second
                     .encode(&tokens.second, clip_skip, windows, self.length)?;
-            let pooled = pooled.ok_or(Error::Compute(candle_core::Error::Msg(
-                "text encoder 2 has no projection".to_owned(),
-            )))?;
+            let pooled = pooled.ok_or_else(no_projection)?;
             Ok(PromptStates {
                 states: Tensor::cat(&[first, second], D::Minus1)?,
                 pooled: pooled.narrow(0, 0, 1)?,
@@ -169,11 +167,26 @@ impl TextStack {
         })
     }
 
+    /// See [`crate::Sdxl::captions`].
+    pub fn captions(&self, captions: &[String]) -> Result<(Tensor, Tensor), Error> {
+        let skip = self.clip_skip(2)?;
+        let first = self.first.captions(captions, skip, self.length)?;
+        let second = self.second.captions(captions, skip, self.length)?;
+        let states = Tensor::cat(&[first.states, second.states], D::Minus1)?;
+        Ok((states, second.pooled.ok_or_else(no_projection)?))
+    }
+
     /// How many prompts went through the encoders.
     #[cfg(test)]
     pub fn encoded(&self) -> u64 {
         self.cache.encoded()
     }
+}
+
+fn no_projection() -> Error {
+    Error::Compute(candle_core::Error::Msg(
+        "text encoder 2 has no projection".to_owned(),
+    ))
 }
 
 impl PromptStates {
@@ -227,6 +240,22 @@ impl Branch {
         weights
             .finish(|name| name.ends_with("position_ids") || name == "text_projection.weight")?;
         Ok(Branch { tokenizer, encoder })
+    }
+
+    /// One window each.
+    fn captions(
+        &self,
+        captions: &[String],
+        clip_skip: ClipSkip,
+        length: usize,
+    ) -> Result<TextStates, Error> {
+        let windows = captions.iter().map(|caption| {
+            let ids = self.tokenizer.ids("caption", caption)?;
+            let windows = self.tokenizer.windows(&ids, length);
+            Ok(windows.into_iter().next().unwrap_or_default())
+        });
+        let windows = windows.collect::<Result<Vec<_>, Error>>()?;
+        self.encoder.forward(&windows, clip_skip)
     }
 
     /// The states [1, windows · length, width] and the pooled text of every window.

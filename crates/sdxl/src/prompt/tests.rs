@@ -246,3 +246,21 @@ fn number_types_that_the_cpu_lacks_are_refused_while_loading() {
         assert!(matches!(error, Error::NumberType { .. }), "{error}");
     }
 }
+
+#[test]
+fn captions_are_plain_words_in_one_window() {
+    let text = text();
+    let long = "word ".repeat(200);
+    let captions = ["a person", "a (person:1.4)", &long].map(str::to_owned);
+    let (states, pooled) = text.captions(&captions).unwrap();
+    let one = encode(&text, "a person", 2);
+    assert_eq!(states.dims()[0], 3);
+    assert_eq!(states.dims()[1..], one.states.dims()[1..]);
+    let first = |x: &Tensor| x.narrow(0, 0, 1).unwrap();
+    assert!(relative_error(&first(&states), &one.states) < 1e-5);
+    assert!(relative_error(&first(&pooled), &one.pooled) < 1e-5);
+    // Brackets are words here: a prompt that escapes them is the same.
+    let escaped = encode(&text, r"a \(person:1.4\)", 2);
+    let second = states.narrow(0, 1, 1).unwrap();
+    assert!(relative_error(&second, &escaped.states) < 1e-5);
+}

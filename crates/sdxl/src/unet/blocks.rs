@@ -3,6 +3,7 @@
 use candle_core::{Result as Compute, Tensor};
 
 use super::Context;
+use super::segments::{Segment, given};
 use super::transformer::{SpatialTransformer, TransformerConfig};
 use crate::Error;
 use crate::config::{LevelConfig, UNetConfig};
@@ -73,6 +74,33 @@ impl Layer {
             Some(transformer) => transformer.forward(&x, context),
         }
     }
+
+    /// The same in pieces. A layer of the way up takes a skip, one of the way down is kept as a skip.
+    fn segments<'a>(&'a self, way: Way, segments: &mut Vec<Segment<'a>>) {
+        let kept = way == Way::Down;
+        let own = kept && self.transformer.is_none();
+        segments.push(if way == Way::Up {
+            Segment::taking(|x, skip, pass| {
+                let x = Tensor::cat(&[x, skip], 1)?;
+                Ok(given(self.resnet.forward(&x, Some(&pass.time))?, false))
+            })
+        } else {
+            Segment::plain(false, move |x, _, pass| {
+                Ok(given(self.resnet.forward(x, Some(&pass.time))?, own))
+            })
+        });
+        if let Some(transformer) = &self.transformer {
+            transformer.segments(kept, segments);
+        }
+    }
+}
+
+/// Which part of the UNet a layer belongs to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Down,
+    Middle,
+    Up,
 }
 
 /// One level on the way down; all but the last halve the size.
@@ -131,6 +159,20 @@ impl DownBlock {
     }
 }
 
+impl DownBlock {
+    /// The same in pieces.
+    pub fn segments<'a>(&'a self, segments: &mut Vec<Segment<'a>>) {
+        for layer in &self.layers {
+            layer.segments(Way::Down, segments);
+        }
+        if let Some(downsample) = &self.downsample {
+            segments.push(Segment::plain(false, |x, _, _| {
+                Ok(given(downsample.forward(x)?, true))
+            }));
+        }
+    }
+}
+
 /// Residual block, transformer, residual block at the lowest resolution.
 pub struct MidBlock {
     first: Layer,
@@ -158,6 +200,14 @@ impl MidBlock {
     pub fn forward(&self, x: &Tensor, time: &Tensor, context: &Context<'_>) -> Compute<Tensor> {
         self.last
             .forward(&self.first.forward(x, time, context)?, Some(time))
+    }
+
+    /// The same in pieces.
+    pub fn segments<'a>(&'a self, segments: &mut Vec<Segment<'a>>) {
+        self.first.segments(Way::Middle, segments);
+        segments.push(Segment::plain(false, |x, _, pass| {
+            Ok(given(self.last.forward(x, Some(&pass.time))?, false))
+        }));
     }
 }
 
@@ -228,6 +278,22 @@ impl UpBlock {
                 upsample.forward(&x, (height, width))
             }
             _ => Ok(x),
+        }
+    }
+
+    /// The same in pieces.
+    pub fn segments<'a>(&'a self, segments: &mut Vec<Segment<'a>>) {
+        for layer in &self.layers {
+            layer.segments(Way::Up, segments);
+        }
+        if let Some(upsample) = &self.upsample {
+            segments.push(Segment::plain(false, |x, held, _| match held.last() {
+                Some(skip) => {
+                    let (_, _, height, width) = skip.dims4()?;
+                    Ok(given(upsample.forward(x, (height, width))?, false))
+                }
+                None => Ok(given(x.clone(), false)),
+            }));
         }
     }
 }

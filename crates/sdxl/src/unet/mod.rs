@@ -3,6 +3,7 @@
 
 mod blocks;
 mod embedding;
+mod segments;
 mod transformer;
 
 use candle_core::{DType, Tensor};

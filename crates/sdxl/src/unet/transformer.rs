@@ -3,6 +3,7 @@
 use candle_core::{Result as Compute, Tensor};
 
 use super::Context;
+use super::segments::{Segment, given};
 use crate::Error;
 use crate::attention::attention;
 use crate::conv::{Conv, ConvShape};
@@ -70,6 +71,23 @@ impl SpatialTransformer {
             tokens = block.forward(&tokens, context)?;
         }
         x + self.project_out.forward_out(&tokens, size)?
+    }
+
+    /// The same block by block; what comes out is held if it is `kept` for the way up.
+    pub fn segments<'a>(&'a self, kept: bool, segments: &mut Vec<Segment<'a>>) {
+        segments.push(Segment::plain(false, |x, _, _| {
+            let tokens = self.project_in.forward_in(&self.norm.forward(x)?)?;
+            Ok((tokens, vec![x.clone()]))
+        }));
+        for block in &self.blocks {
+            segments.push(Segment::plain(true, |x, _, pass| {
+                Ok(given(block.forward(x, &pass.context)?, false))
+            }));
+        }
+        segments.push(Segment::taking(move |tokens, x, _| {
+            let y = (x + self.project_out.forward_out(tokens, x.dims4()?)?)?;
+            Ok(given(y, kept))
+        }));
     }
 }
 

@@ -20,6 +20,7 @@ use serde_json::Value;
 use self::painter::Latents;
 use crate::recipe::{Base, Recipe};
 use crate::run::{Ended, Progress};
+use crate::vision::VisionConfig;
 use crate::{Error, checkpoint};
 
 /// What all stages share.
@@ -88,7 +89,7 @@ pub(crate) fn trained(world: &World<'_>, watch: &mut Watch<'_>) -> Result<Option
     if ended == Ended::Stopped {
         return Ok(None);
     }
-    let latents = painter::encode(world, &vae)?;
+    let latents = painter::encode(world, &vae, &autoencoder)?;
     let (painter, ended) = painter::train(world, &latents, watch)?;
     if ended == Ended::Stopped {
         return Ok(None);
@@ -178,6 +179,12 @@ impl World<'_> {
     /// Whether a stage has steps before it, by its checkpoint.
     pub fn untrained(&self, stage: &str, steps: u64) -> bool {
         checkpoint::steps(&self.out.join(stage).join("checkpoint.safetensors")) < steps
+    }
+
+    /// CLIP's vision tower's configuration.
+    pub fn vision(&self) -> Result<VisionConfig, Error> {
+        let (mut config, _) = self.config("clip.json")?;
+        VisionConfig::parse(config["vision_config"].take(), "clip.json")
     }
 
     /// A part's configuration.

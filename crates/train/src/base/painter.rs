@@ -1,17 +1,20 @@
 //! The stage of the UNet and its text encoders, all at once: the noise in portraits' latents is to be told, from captions.
 
 use std::collections::HashMap;
+use std::path::Path;
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use likeness_portraits::{Setting, caption};
 use likeness_sdxl::parts::{
     ClipSkip, Conditioning, TextConfig, TextEncoder, UNet, UNetConfig, Vae, Variables, Weights,
 };
+use sha2::{Digest as _, Sha256};
 
 use super::captions::{Captions, TRIGGER};
 use super::{Watch, World};
 use crate::denoise::{Noised, Noising, loss};
 use crate::pictures::pictures;
+use crate::recipe::Portraits;
 use crate::run::{Ended, Part, Stage, run};
 use crate::{Chance, Error, Group};
 
@@ -27,21 +30,73 @@ pub(crate) struct Latents {
     pub scaling: f64,
 }
 
-/// All pictures of all who are shown, encoded; kept beside the autoencoder, as they do not change.
-pub(super) fn encode(world: &World<'_>, vae: &Vae) -> Result<Latents, Error> {
+/// All pictures of all who are shown, encoded; kept beside the autoencoder, as they do not change. Those that another autoencoder
+/// made, or that are of other pictures, are not looked at.
+pub(super) fn encode(
+    world: &World<'_>,
+    vae: &Vae,
+    autoencoder: &Variables,
+) -> Result<Latents, Error> {
     let kept = world.out.join("autoencoder/latents.safetensors");
-    if kept.exists() {
-        let mut found = candle_core::safetensors::load(&kept, world.device)?;
-        if let (Some(all), Some(scaling)) = (found.remove("latents"), found.remove("scaling")) {
-            let scaling = scaling.to_scalar::<f64>()?;
-            return Ok(Latents { all, scaling });
-        }
+    let made_of = made_of(world, autoencoder)?;
+    if let Some(latents) = kept_latents(world, &kept, &made_of)? {
+        return Ok(latents);
     }
     let latents = encoded(world, vae)?;
     let scaling = Tensor::new(latents.scaling, world.device)?;
-    let named = [("latents", latents.all.clone()), ("scaling", scaling)];
+    let count = made_of.len();
+    let named = [
+        ("latents", latents.all.clone()),
+        ("scaling", scaling),
+        ("made_of", Tensor::from_vec(made_of, count, world.device)?),
+    ];
     candle_core::safetensors::save(&HashMap::from(named), kept)?;
     Ok(latents)
+}
+
+/// What the latents follow from: the pictures, and the encoder's weights.
+fn made_of(world: &World<'_>, autoencoder: &Variables) -> Result<Vec<u8>, Error> {
+    let Portraits {
+        side,
+        people,
+        held_out,
+        pictures,
+    } = world.recipe.portraits;
+    let mut digest = Sha256::new();
+    for number in [u64::from(side), people, held_out, pictures] {
+        digest.update(number.to_le_bytes());
+    }
+    for (name, var) in autoencoder.all() {
+        // The decoder may be trained on.
+        if name.starts_with("encoder.") || name.starts_with("quant_conv.") {
+            digest.update(name.as_bytes());
+            for number in var.flatten_all()?.to_vec1::<f32>()? {
+                digest.update(number.to_le_bytes());
+            }
+        }
+    }
+    Ok(digest.finalize().to_vec())
+}
+
+/// Those in a file, if they were made of the same.
+fn kept_latents(world: &World<'_>, kept: &Path, made_of: &[u8]) -> Result<Option<Latents>, Error> {
+    if !kept.exists() {
+        return Ok(None);
+    }
+    // A damaged file is one that does not count.
+    let Ok(mut found) = candle_core::safetensors::load(kept, world.device) else {
+        return Ok(None);
+    };
+    let found = ["latents", "scaling", "made_of"].map(|name| found.remove(name));
+    let [Some(all), Some(scaling), Some(was_made_of)] = found else {
+        return Ok(None);
+    };
+    let same = was_made_of.dtype() == DType::U8 && was_made_of.rank() == 1;
+    if !same || was_made_of.to_vec1::<u8>()? != made_of {
+        return Ok(None);
+    }
+    let scaling = scaling.to_scalar::<f64>()?;
+    Ok(Some(Latents { all, scaling }))
 }
 
 fn encoded(world: &World<'_>, vae: &Vae) -> Result<Latents, Error> {
@@ -178,3 +233,6 @@ impl Text {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

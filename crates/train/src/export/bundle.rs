@@ -136,7 +136,8 @@ fn sdxl(
     save(&vae.collect(), folder, &format!("sdxl/vae/{weights}"))
 }
 
-fn hyperlora(network: &Network<'_>, folder: &Path) -> Result<(), Error> {
+/// The network in the layout of released models, into `hyperlora` of a bundle's folder.
+pub(super) fn hyperlora(network: &Network<'_>, folder: &Path) -> Result<(), Error> {
     let all = network.variables.all();
     for (prefix, file) in [
         ("resampler", "resampler"),
@@ -150,7 +151,7 @@ fn hyperlora(network: &Network<'_>, folder: &Path) -> Result<(), Error> {
         }
     }
     write_modules(
-        &network.unet,
+        network.unet,
         &folder.join("hyperlora/hyper_lora_modules.json"),
     )
 }

@@ -30,7 +30,7 @@ impl Run<'_> {
             (Which::Base, Some([_, (resampler, basis)])) => {
                 let tokens = resampler.forward(&seen.base, None)?;
                 let tokens = crate::hypernetwork::normalised(&tokens)?;
-                batch_terms(&network.unet, &[(basis, &tokens, &ones)])?
+                batch_terms(network.unet, &[(basis, &tokens, &ones)])?
             }
             _ => {
                 let faces = (self.which == Which::Face).then_some(&seen.faces);
@@ -39,9 +39,9 @@ impl Run<'_> {
                     &[tokens.narrow(0, 1, who.len() - 1)?, tokens.narrow(0, 0, 1)?],
                     0,
                 )?;
-                let another = batch_terms(&network.unet, &[(&network.basis, &another, &ones)])?;
+                let another = batch_terms(network.unet, &[(&network.basis, &another, &ones)])?;
                 rows.push(self.painted(&who, Some(&another))?);
-                batch_terms(&network.unet, &[(&network.basis, &tokens, &ones)])?
+                batch_terms(network.unet, &[(&network.basis, &tokens, &ones)])?
             }
         };
         rows.insert(1, self.painted(&who, Some(&own))?);

@@ -6,12 +6,14 @@ use candle_core::DType;
 use likeness_bundle::Bundle;
 use likeness_domain::coefficients::Coefficients;
 use likeness_face::Recognizer as RecognizerFile;
-use likeness_hyperlora::{Basis as Released, ClipVision, Encoder, Stack};
+use likeness_hyperlora::{Basis as Released, ClipVision, Encoder, Kind, Stack};
 use likeness_models::{face_files, load_sdxl, low_rank_updates};
-use likeness_sdxl::LoadOptions;
+use likeness_sdxl::{LoadOptions, Unmerged};
 
 use super::*;
 use crate::crops::{clip_pictures, crops_with_base};
+use crate::hypernetwork::{batch_terms, normalised};
+use crate::run::Progress;
 
 const RECIPE: &str = r#"
 seed = 3
@@ -81,8 +83,9 @@ fn a_bundle_that_was_trained_says_to_the_services_what_the_trainer_says() {
         device: &Device::Cpu,
     };
     let trained = trained(&world, &mut watch).unwrap().unwrap();
-    let network = Network::load(&world, &trained, plan).unwrap();
-    network.train(&world, &trained, &mut watch).unwrap();
+    let unet = super::unet(&world, &trained).unwrap();
+    let network = Network::start(over(&world, &unet).unwrap(), plan, recipe.seed).unwrap();
+    stages(&network, &world, &trained, &mut watch).unwrap();
     let who = &world.everyone()[..1];
     let seen = Seen::of(&world, &trained, who).unwrap();
     let own = network.coefficients(&seen.clip, Some(&seen.faces)).unwrap();
@@ -112,7 +115,7 @@ fn a_bundle_that_was_trained_says_to_the_services_what_the_trainer_says() {
     let [_, (resampler, base)] = network.base.as_ref().unwrap();
     let other = normalised(&resampler.forward(&seen.base, None).unwrap()).unwrap();
     let parts = [(&network.basis, &own, &ones), (base, &other, &ones)];
-    let expected = batch_terms(&network.unet, &parts).unwrap();
+    let expected = batch_terms(network.unet, &parts).unwrap();
     let basis = Released::load(&part.dir, &Device::Cpu).unwrap();
     let mut stack = Stack::default();
     for (coefficients, kind) in [(found, Kind::Id), (found_base, Kind::Base)] {
@@ -148,4 +151,65 @@ fn a_bundle_that_was_trained_says_to_the_services_what_the_trainer_says() {
 fn tensor(coefficients: &Coefficients) -> Tensor {
     let shape = (1, coefficients.tokens(), coefficients.k());
     Tensor::from_slice(coefficients.values(), shape, &Device::Cpu).unwrap()
+}
+
+/// All tensors of a checkpoint, to the bit.
+fn bytes(folder: &Path, stage: Which) -> Vec<u8> {
+    std::fs::read(folder.join(stage.name()).join("checkpoint.safetensors")).unwrap()
+}
+
+#[test]
+fn a_stage_that_was_stopped_goes_on_to_the_bit() {
+    let mut recipe = recipe();
+    let plan = recipe.hyperlora.as_mut().unwrap();
+    plan.base = None;
+    for plan in [&mut plan.clip, &mut plan.face] {
+        plan.rate.steps = 4;
+        plan.every = 3;
+    }
+    let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let device = Device::Cpu;
+    let mut go_on = |_: Progress<'_>| ControlFlow::Continue(());
+    let ended = crate::base::train(&recipe, whole.path(), &device, &mut go_on);
+    assert_eq!(ended.unwrap(), Ended::Done);
+    // The base is the same for both: it is copied.
+    copy(whole.path(), parts.path());
+    let ended = train(&recipe, whole.path(), &device, &mut go_on);
+    assert_eq!(ended.unwrap(), Ended::Done);
+    let mut ends = 0;
+    loop {
+        // In the middle of either stage, nothing is left of the process but its folder.
+        let mut stop = |progress: Progress<'_>| {
+            if progress.stage.starts_with("hyperlora") && progress.done == 2 {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        };
+        if train(&recipe, parts.path(), &device, &mut stop).unwrap() == Ended::Done {
+            break;
+        }
+        ends += 1;
+    }
+    assert_eq!(ends, 2);
+    for stage in [Which::Clip, Which::Face] {
+        assert!(
+            bytes(whole.path(), stage) == bytes(parts.path(), stage),
+            "{}",
+            stage.name()
+        );
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let place = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &place);
+        } else {
+            std::fs::copy(entry.path(), place).unwrap();
+        }
+    }
 }

@@ -139,6 +139,7 @@ impl Basis {
 /// Shapes that do not fit; a failing device.
 pub fn batch_terms(unet: &UNet, parts: &[(&Basis, &Tensor, &Tensor)]) -> Result<Unmerged, Error> {
     let count = parts.first().map_or(0, |(basis, ..)| basis.entries.len());
+    let dtype = unet.dtype();
     let terms = (0..count).map(|number| {
         let made = parts.iter().map(|(basis, coefficients, weight)| {
             let token = |offset| coefficients.narrow(1, 2 * number + offset, 1)?.squeeze(1);
@@ -149,7 +150,9 @@ pub fn batch_terms(unet: &UNet, parts: &[(&Basis, &Tensor, &Tensor)]) -> Result<
         let (down, up): (Vec<Tensor>, Vec<Tensor>) =
             made.collect::<Compute<Vec<_>>>()?.into_iter().unzip();
         let name = parts[0].0.entries[number].matrix.name.clone();
-        Ok((name, Tensor::cat(&down, 2)?, Tensor::cat(&up, 1)?))
+        let (down, up) = (Tensor::cat(&down, 2)?, Tensor::cat(&up, 1)?);
+        // They are made in f32, whatever the UNet computes in: sums of many small terms.
+        Ok((name, down.to_dtype(dtype)?, up.to_dtype(dtype)?))
     });
     Ok(unet.batch_terms(terms.collect::<Compute<_>>()?)?)
 }

@@ -31,13 +31,16 @@ const ALLOWED: [(&str, &[&str]); 28] = [
     (
         "train",
         &[
+            "bundle",
             "chart",
             "domain",
             "face",
             "hyperlora",
+            "models",
             "onnx",
             "portraits",
             "sdxl",
+            "webdataset",
         ],
     ),
     ("models", &["bundle", "face", "hyperlora", "sdxl"]),
