@@ -16,8 +16,10 @@ use likeness_wire::{
     },
 };
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{service::Routes, transport};
+use tonic::{
+    service::Routes,
+    transport::{self, server::TcpIncoming},
+};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
@@ -125,10 +127,12 @@ impl Server {
         lifecycle.spawn("api", async move {
             let (health, routes) = self.routes(&soft).await?;
             tracing::info!(address = %self.address, "the api listens");
+            // Or a message's last part waits for the client to acknowledge the ones before, which clients put off by 40 ms.
+            let incoming = TcpIncoming::from(self.listener).with_nodelay(Some(true));
             transport::Server::builder()
                 .http2_keepalive_interval(Some(Duration::from_secs(30)))
                 .add_routes(routes)
-                .serve_with_incoming_shutdown(TcpListenerStream::new(self.listener), async move {
+                .serve_with_incoming_shutdown(incoming, async move {
                     soft.cancelled().await;
                     not_serving(&health).await;
                 })
