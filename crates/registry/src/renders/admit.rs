@@ -169,7 +169,7 @@ async fn pick(
                    SELECT id, created_at FROM renders r
                    WHERE r.state = 'QUEUED' AND r.pool = $1 AND r.tenant_id = c.id
                        AND NOT r.scheduled AND r.priority = class.priority AND r.expire_time > $4
-                   ORDER BY r.id LIMIT 1) AS first
+                   ORDER BY r.scheduled, r.priority, r.id LIMIT 1) AS first
                WHERE class.priority <> ALL (coalesce(c.priorities, '{}'))
                    AND first.created_at <= $5),
            turns AS (
