@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZero;
+use std::ops::Range;
 use std::thread::available_parallelism;
 
 use candle_core::Var;
@@ -32,28 +33,81 @@ impl Cores {
         })
     }
 
-    /// `work` of every part, in the parts' order.
-    pub fn each<T: Send>(&self, parts: usize, work: &(impl Fn(usize) -> T + Sync)) -> Vec<T> {
+    /// Gives `take` the `work` of every part, in the parts' order. No more than one part for each thread is held at a time, and
+    /// one without threads: at real size a part's gradients are gigabytes.
+    ///
+    /// # Errors
+    /// The first of `take`'s; nothing is worked on after it.
+    pub fn each<T: Send>(
+        &self,
+        parts: usize,
+        work: &(impl Fn(usize) -> T + Sync),
+        mut take: impl FnMut(T) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         if self.0.is_empty() {
-            return (0..parts).map(work).collect();
+            return (0..parts).try_for_each(|part| take(work(part)));
         }
-        let mut done: Vec<Option<T>> = (0..parts).map(|_| None).collect();
+        for first in (0..parts).step_by(self.0.len()) {
+            self.side_by_side(first..parts, work)
+                .into_iter()
+                .try_for_each(&mut take)?;
+        }
+        Ok(())
+    }
+
+    /// The first of these parts, one on each thread.
+    fn side_by_side<T: Send>(
+        &self,
+        parts: Range<usize>,
+        work: &(impl Fn(usize) -> T + Sync),
+    ) -> Vec<T> {
+        let mut done: Vec<Option<T>> = self.0.iter().map(|_| None).collect();
         std::thread::scope(|scope| {
-            let mut shares: Vec<Vec<(usize, &mut Option<T>)>> =
-                self.0.iter().map(|_| Vec::new()).collect();
-            for (part, place) in done.iter_mut().enumerate() {
-                shares[part % self.0.len()].push((part, place));
-            }
-            for (pool, share) in self.0.iter().zip(shares) {
-                scope.spawn(move || {
-                    pool.install(|| {
-                        for (part, place) in share {
-                            *place = Some(work(part));
-                        }
-                    });
-                });
+            for ((pool, part), place) in self.0.iter().zip(parts).zip(&mut done) {
+                scope.spawn(move || pool.install(|| *place = Some(work(part))));
             }
         });
         done.into_iter().flatten().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    fn taken(cores: &Cores, parts: usize) -> Vec<usize> {
+        let mut taken = Vec::new();
+        let done = cores.each(parts, &|part| part, |part| {
+            taken.push(part);
+            if part == 5 {
+                return Err(Error::Threads {
+                    reason: "enough".to_owned(),
+                });
+            }
+            Ok(())
+        });
+        assert_eq!(done.is_err(), parts > 5);
+        taken
+    }
+
+    #[test]
+    fn parts_are_taken_in_order_whatever_works_on_them_and_none_after_an_error() {
+        let var = Var::new(1f32, &Device::Cpu).unwrap();
+        let vars = BTreeMap::from([("one".to_owned(), var)]);
+        let several = Cores((0..3).map(|_| pool()).collect());
+        for cores in [
+            Cores::of(1, &vars).unwrap(),
+            Cores::of(4, &vars).unwrap(),
+            several,
+        ] {
+            assert_eq!(taken(&cores, 4), [0, 1, 2, 3]);
+            assert_eq!(taken(&cores, 9), [0, 1, 2, 3, 4, 5]);
+        }
+    }
+
+    fn pool() -> ThreadPool {
+        ThreadPoolBuilder::new().num_threads(1).build().unwrap()
     }
 }

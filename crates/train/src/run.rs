@@ -309,13 +309,20 @@ fn step(
         let value = f64::from(loss.to_scalar::<f32>()?);
         Ok::<_, Error>((value, Gradients::of(&loss, variables)?))
     };
-    let mut parts = cores.each(plan.parts, &one).into_iter();
-    let (mut total, mut gradients) = parts.next().unwrap_or_else(|| one(0))?;
-    for part in parts {
+    let mut total = 0.0;
+    let mut sum: Option<Gradients> = None;
+    cores.each(plan.parts, &one, |part| {
         let (loss, more) = part?;
         total += loss;
-        gradients.add(&more)?;
-    }
+        match &mut sum {
+            Some(sum) => sum.add(&more)?,
+            None => sum = Some(more),
+        }
+        Ok(())
+    })?;
+    let mut gradients = sum.ok_or_else(|| Error::Recipe {
+        reason: format!("[{}]: `parts` must be at least 1", stage.name),
+    })?;
     gradients.mean_of(plan.parts)?;
     if let Some(ranks) = means.ranks {
         ranks.mean(&mut gradients)?;

@@ -33,6 +33,10 @@ impl Request {
             let expected = format!("expected at most {MAX_REQUEST_ID} bytes");
             return Err(Error::invalid_field("request_id", expected));
         }
+        if request_id.contains('\0') {
+            let expected = "expected text without NUL characters";
+            return Err(Error::invalid_field("request_id", expected));
+        }
         Ok(Self {
             tenant,
             method,

@@ -22,7 +22,7 @@ use crate::base::Watch;
 use crate::crops::planes;
 use crate::denoise::{Noised, Noising, descend, loss};
 use crate::recipe::{Data, From, HyperLora, Recipe};
-use crate::run::{Descent, Ended, Means, Part, Plan, Stage, run_with};
+use crate::run::{Descent, Ended, Means, Part, Plan, Stage, run_with, unwritable};
 use crate::{Chance, Error, Gradients, Ranks, export};
 
 /// What is trained over, and on.
@@ -108,11 +108,27 @@ impl Frozen {
     }
 }
 
+/// Refuses a place among the base's own files: the new bundle links all of them.
+fn check_place(bundle: &Path, out: &Path) -> Result<(), Error> {
+    std::fs::create_dir_all(out).map_err(|e| unwritable(out, &e))?;
+    let place = out.canonicalize().map_err(|e| unwritable(out, &e))?;
+    // A bundle that is not there has an error of its own.
+    let inside = bundle.canonicalize().is_ok_and(|b| place.starts_with(b));
+    if inside {
+        let reason = format!("bundle {} holds {}", bundle.display(), out.display());
+        return Err(Error::Recipe {
+            reason: format!("{reason}: choose a folder elsewhere"),
+        });
+    }
+    Ok(())
+}
+
 /// All stages, and a bundle with what they learnt.
 ///
 /// # Errors
 /// A bundle or shards that cannot be read; whatever stops a stage.
 pub(super) fn train(real: &Real<'_>, ranks: &Ranks, watch: &mut Watch<'_>) -> Result<Ended, Error> {
+    check_place(&real.from.bundle, real.out)?;
     let worker = Worker::new(ranks.rank(), ranks.world())?;
     let frozen = Frozen::load(real)?;
     let over = Over {

@@ -18,8 +18,8 @@ const NOTES: [&str; 7] = [
     "base scale: how much of what the enrolled picture shows around the person comes along.",
     "likeness: cosine of the embeddings of the picture's face and of the identity asked for; 1 is the same. A dash: no face was",
     "found, or not exactly one identity was asked for.",
-    "The pocket bundle was trained on drawn people, though not on these. Of photos it knows nothing: what it makes of one is",
-    "no likeness.",
+    "The project's own pocket bundle was trained on drawn people, though not on these. Of photos it knows nothing: what it makes",
+    "of one is no likeness.",
 ];
 
 /// A row of the sheet.

@@ -211,7 +211,7 @@ fn end(running: &Running, stages: &Stages, rendered: &Renders<'_>) {
         println!("  {stage:28} {seconds:7.3} s");
     }
     println!(
-        "\nThe pocket bundle knows drawn people, whom the sheet shows; its pictures of a photo are no likeness.\n\
+        "\nThe project's own pocket bundle knows drawn people, whom the sheet shows; its pictures of a photo are no likeness.\n\
          To go on: `{} dev` keeps everything running and prints what to export.",
         running.likeness.display()
     );

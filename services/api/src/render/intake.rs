@@ -124,6 +124,11 @@ async fn together(app: &App, mut group: Vec<Ask>) -> Vec<Ask> {
             Vec::new()
         }
         Err(Trouble::Refused(refusals)) => refuse(app, group, refusals).await,
+        // Where the database is away, nothing was committed, and one by one they would wait for it one after the other.
+        Err(Trouble::Database(error)) if error.kind == ErrorKind::Unavailable => {
+            answer(group, std::iter::repeat_with(|| Err(error.told_again())));
+            Vec::new()
+        }
         Err(Trouble::Commit(error)) => {
             // Whether it was committed is unknown, so nobody is taken in a second time.
             answer(group, std::iter::repeat_with(|| Err(error.told_again())));
@@ -184,7 +189,11 @@ async fn refuse(app: &App, group: Vec<Ask>, refusals: Vec<Option<Error>>) -> Vec
         match refusal {
             None => rest.push(ask),
             Some(error) if is_own(&error) => drop(ask.answer.send(Err(error))),
-            Some(_) => alone(app, ask).await,
+            // Not in this turn, which others wait for: a tenant over its limits would hold up everybody.
+            Some(_) => {
+                let app = app.clone();
+                tokio::spawn(async move { alone(&app, ask).await });
+            }
         }
     }
     rest

@@ -12,8 +12,12 @@ use likeness_registry::{
 use super::step;
 use crate::{events, server::Dispatch};
 
-/// Rows admitted in one round and pool.
+/// Rows withdrawn or published again in one round.
 const MOST: i64 = 200;
+/// Rows of one admission: its cost grows with their square.
+const ADMITTED: i64 = 50;
+/// Admissions of a pool in one round, so that other pools are not kept waiting.
+const ADMISSIONS: usize = 4;
 
 /// Admits into every pool that has work, a live worker and room.
 pub async fn admit(dispatch: &Dispatch, leadership: &Leadership) -> Result<(), Error> {
@@ -32,10 +36,16 @@ async fn admit_one(
     leadership: &Leadership,
     pool: &PoolWork,
 ) -> Result<(), Error> {
-    let admitted = admit_into(dispatch, leadership, pool).await?;
-    publish(dispatch, &admitted).await?;
-    for publication in admitted {
-        events::render_changed(dispatch, publication.render, RenderState::Dispatched).await;
+    for _ in 0..ADMISSIONS {
+        let admitted = admit_into(dispatch, leadership, pool).await?;
+        publish(dispatch, &admitted).await?;
+        let more = admitted.len() as i64 == ADMITTED;
+        for publication in admitted {
+            events::render_changed(dispatch, publication.render, RenderState::Dispatched).await;
+        }
+        if !more {
+            break;
+        }
     }
     Ok(())
 }
@@ -53,7 +63,7 @@ async fn admit_into(
     if room <= 0.0 {
         return Ok(Vec::new());
     }
-    let admitted = renders::admit(&mut tx, leadership, &pool.pool, room, MOST, now).await?;
+    let admitted = renders::admit(&mut tx, leadership, &pool.pool, room, ADMITTED, now).await?;
     dispatch.commit(tx).await?;
     Ok(admitted)
 }

@@ -23,8 +23,8 @@ use crate::{
 const PART: &str = "cost";
 /// Rounds that are timed.
 const ROUNDS: usize = 21;
-/// Rows of a round, as the dispatcher takes them at most.
-const ROWS: i64 = 200;
+/// Rows of an admission, as the dispatcher takes them at most.
+const ROWS: i64 = 50;
 /// Workers that take what is admitted.
 const WORKERS: usize = 8;
 const PATIENCE: Duration = Duration::from_mins(3);

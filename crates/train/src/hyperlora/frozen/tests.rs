@@ -225,3 +225,13 @@ fn bf16_is_refused_on_the_processor_with_what_to_take() {
     let error = Frozen::load(&real(&recipe, folder.path())).err().unwrap();
     assert!(error.to_string().contains("f32 or f16"), "{error}");
 }
+
+#[test]
+fn a_new_bundle_is_not_written_among_the_base_s_files() {
+    let base = tempfile::tempdir().unwrap();
+    let inside = super::check_place(base.path(), &base.path().join("out/here"));
+    assert!(inside.unwrap_err().to_string().contains("elsewhere"));
+    let beside = tempfile::tempdir().unwrap();
+    super::check_place(base.path(), beside.path()).unwrap();
+    super::check_place(&base.path().join("missing"), beside.path()).unwrap();
+}
