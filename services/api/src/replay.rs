@@ -140,7 +140,9 @@ mod tests {
     }
 
     #[test]
-    fn a_long_request_id_is_refused() {
+    fn a_request_id_that_is_long_or_cannot_be_stored_is_refused() {
         assert!(Request::new(None, "m", "x".repeat(129), &[]).is_err());
+        assert!(Request::new(None, "m", "a\0b".to_owned(), &[]).is_err());
+        assert!(Request::new(None, "m", "x".repeat(128), &[]).is_ok());
     }
 }
