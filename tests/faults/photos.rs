@@ -157,6 +157,12 @@ impl Albums {
             }
             owned.insert(key);
         }
+        // Three attempts may meet three faults, but where most photos fail, nothing was tried.
+        let failed = rows.iter().filter(|row| row.state == "FAILED").count();
+        if 2 * failed > rows.len() {
+            let what = format!("{failed} of {} photos failed", rows.len());
+            add(Breach::Lost, what);
+        }
         let originals = objects.keys().filter(|key| key.contains("/photos/"));
         for key in originals.filter(|key| !owned.contains(*key)) {
             add(Breach::Orphaned, format!("{key} is nobody's"));

@@ -192,6 +192,8 @@ async fn enroller(stores: &Stores) -> Result<Enroll> {
 fn enrolled() -> Result<Verdict> {
     let (tokens, k) = (bundle().tokens as usize, bundle().k as usize);
     let coefficients = Coefficients::new(tokens, k, vec![0.5; tokens * k])?;
+    // Of unit length, or no photo would ever be accepted.
+    let embedding = vec![512f32.sqrt().recip(); 512];
     Ok(Verdict::Accepted(Box::new(Enrolled {
         quality: QualityReport {
             width: 64,
@@ -201,7 +203,7 @@ fn enrolled() -> Result<Verdict> {
             same_person: None,
         },
         coefficients: StoredCoefficients::from_coefficients(&coefficients),
-        embedding: FaceEmbedding::new(vec![0.5; 512])?,
+        embedding: FaceEmbedding::new(embedding)?,
         base: None,
     })))
 }
