@@ -123,7 +123,7 @@ async fn together(app: &App, mut group: Vec<Ask>) -> Vec<Ask> {
             answer(group, rows.into_iter().map(Ok));
             Vec::new()
         }
-        Err(Trouble::Refused(refusals)) => refuse(app, group, refusals).await,
+        Err(Trouble::Refused(refusals)) => refuse(app, group, refusals),
         // Where the database is away, nothing was committed, and one by one they would wait for it one after the other.
         Err(Trouble::Database(error)) if error.kind == ErrorKind::Unavailable => {
             answer(group, std::iter::repeat_with(|| Err(error.told_again())));
@@ -183,7 +183,7 @@ fn unrefused(plans: Vec<Result<Plan, Error>>) -> Result<Vec<Plan>, Vec<Option<Er
 
 /// Tells those that were refused for what they are; those that may have been refused for the others' sake are tried
 /// alone. Returns the rest.
-async fn refuse(app: &App, group: Vec<Ask>, refusals: Vec<Option<Error>>) -> Vec<Ask> {
+fn refuse(app: &App, group: Vec<Ask>, refusals: Vec<Option<Error>>) -> Vec<Ask> {
     let mut rest = Vec::new();
     for (ask, refusal) in group.into_iter().zip(refusals) {
         match refusal {
