@@ -8,6 +8,7 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 /// How to reach an S3 server, path-style.
 #[derive(Clone)]
@@ -56,41 +57,49 @@ pub(crate) async fn create(client: &Client, bucket: &str) -> Result<()> {
     Ok(())
 }
 
-/// The keys and contents of everything in the bucket.
-pub(crate) async fn all(client: &Client, bucket: &str) -> Result<BTreeMap<String, Vec<u8>>> {
+/// Requests under way at a time: a bucket of a fault run holds ten thousand objects.
+const AT_ONCE: usize = 16;
+
+async fn keys(client: &Client, bucket: &str) -> Result<Vec<String>> {
     let mut pages = client
         .list_objects_v2()
         .bucket(bucket)
         .into_paginator()
         .send();
-    let mut objects = BTreeMap::new();
+    let mut keys = Vec::new();
     while let Some(page) = pages.next().await {
-        for key in page?.contents().iter().filter_map(|object| object.key()) {
-            let object = client.get_object().bucket(bucket).key(key).send().await?;
-            let bytes = object.body.collect().await?.into_bytes().to_vec();
-            objects.insert(key.to_owned(), bytes);
-        }
+        let page = page?;
+        let named = page.contents().iter().filter_map(|object| object.key());
+        keys.extend(named.map(str::to_owned));
     }
-    Ok(objects)
+    Ok(keys)
+}
+
+/// The keys and contents of everything in the bucket.
+pub(crate) async fn all(client: &Client, bucket: &str) -> Result<BTreeMap<String, Vec<u8>>> {
+    let read = |key: String| async move {
+        let object = client.get_object().bucket(bucket).key(&key).send().await?;
+        let bytes = object.body.collect().await?.into_bytes().to_vec();
+        anyhow::Ok((key, bytes))
+    };
+    stream::iter(keys(client, bucket).await?)
+        .map(read)
+        .buffer_unordered(AT_ONCE)
+        .try_collect()
+        .await
 }
 
 /// Removes the bucket with everything in it.
 pub(crate) async fn remove(client: &Client, bucket: &str) -> Result<()> {
-    let mut pages = client
-        .list_objects_v2()
-        .bucket(bucket)
-        .into_paginator()
-        .send();
-    while let Some(page) = pages.next().await {
-        for key in page?.contents().iter().filter_map(|object| object.key()) {
-            client
-                .delete_object()
-                .bucket(bucket)
-                .key(key)
-                .send()
-                .await?;
-        }
-    }
+    let delete = |key: String| async move {
+        let delete = client.delete_object().bucket(bucket).key(key);
+        delete.send().await.map(drop)
+    };
+    stream::iter(keys(client, bucket).await?)
+        .map(delete)
+        .buffer_unordered(AT_ONCE)
+        .try_collect::<()>()
+        .await?;
     client.delete_bucket().bucket(bucket).send().await?;
     Ok(())
 }

@@ -96,22 +96,23 @@ pub fn loss(
     own: &[Option<&Unmerged>],
     noising: &Noising,
 ) -> Result<Tensor, Error> {
-    let Noised {
-        latents,
-        noise,
-        timesteps,
-    } = *noised;
-    let mixed = noising.mix(latents, noise, timesteps)?;
-    let mixed = mixed.to_dtype(unet.dtype())?;
-    let times: Vec<f32> = timesteps.iter().map(|&t| t as f32).collect();
+    let (mixed, times) = seen(unet, noised, noising)?;
     let told = unet.forward(&mixed, &times, conditioning, own)?;
-    Ok(error(&told, noise, timesteps, noising)?)
+    Ok(error(&told, noised, noising)?)
+}
+
+/// What the UNet is shown: latents with their noise, in its number type, and timesteps.
+fn seen(unet: &UNet, noised: &Noised<'_>, noising: &Noising) -> Compute<(Tensor, Vec<f32>)> {
+    let mixed = noising.mix(noised.latents, noised.noise, noised.timesteps)?;
+    let times = noised.timesteps.iter().map(|&t| t as f32).collect();
+    Ok((mixed.to_dtype(unet.dtype())?, times))
 }
 
 /// The loss of what the UNet told, in f32.
-fn error(told: &Tensor, noise: &Tensor, timesteps: &[usize], noising: &Noising) -> Compute<Tensor> {
-    let error = (told.to_dtype(DType::F32)? - noise)?.sqr()?;
-    let weights = per_sample(timesteps.iter().map(|&t| noising.weight(t)), &error)?;
+fn error(told: &Tensor, noised: &Noised<'_>, noising: &Noising) -> Compute<Tensor> {
+    let error = (told.to_dtype(DType::F32)? - noised.noise)?.sqr()?;
+    let weights = noised.timesteps.iter().map(|&t| noising.weight(t));
+    let weights = per_sample(weights, &error)?;
     error.broadcast_mul(&weights)?.mean_all()
 }
 
@@ -128,18 +129,11 @@ pub fn descend(
     noising: &Noising,
     variables: &BTreeMap<String, Var>,
 ) -> Result<(f64, Gradients), Error> {
-    let Noised {
-        latents,
-        noise,
-        timesteps,
-    } = *noised;
-    let mixed = noising.mix(latents, noise, timesteps)?;
-    let mixed = mixed.to_dtype(unet.dtype())?;
-    let times: Vec<f32> = timesteps.iter().map(|&t| t as f32).collect();
+    let (mixed, times) = seen(unet, noised, noising)?;
     let mut value = 0.0;
     let found = unet.descend(&mixed, &times, conditioning, own, |told| {
         let told = Var::from_tensor(&told.detach())?;
-        let loss = error(told.as_tensor(), noise, timesteps, noising)?;
+        let loss = error(told.as_tensor(), noised, noising)?;
         value = f64::from(loss.to_scalar::<f32>()?);
         let slope = loss.backward()?.remove(&told);
         let missing = || Error::NoGradient {

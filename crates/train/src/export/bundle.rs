@@ -18,6 +18,9 @@ use crate::run::unwritable;
 /// CLIP's logarithm of 1 / 0.07, which its loss was scaled by.
 const LOGIT_SCALE: f32 = 2.6592;
 
+/// The name of a diffusers model's file.
+const WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
+
 /// Tensors by name.
 type Named = BTreeMap<String, Tensor>;
 
@@ -80,6 +83,15 @@ fn sdxl(
         folder,
         "sdxl/scheduler/scheduler_config.json",
     )?;
+    texts(models, painter, folder)?;
+    copy(models, "unet.json", folder, "sdxl/unet/config.json")?;
+    let unet = format!("sdxl/unet/{WEIGHTS}");
+    save(&below(painter, "unet"), folder, &unet)?;
+    vae(models, trained, folder)
+}
+
+/// Both tokenizers and text encoders, whose layers a released file has below `text_model.`.
+fn texts(models: &Path, painter: &BTreeMap<String, Var>, folder: &Path) -> Result<(), Error> {
     for tokenizer in ["tokenizer", "tokenizer_2"] {
         for file in [
             "vocab.json",
@@ -115,13 +127,11 @@ fn sdxl(
             &format!("sdxl/{encoder}/model.safetensors"),
         )?;
     }
-    copy(models, "unet.json", folder, "sdxl/unet/config.json")?;
-    let weights = "diffusion_pytorch_model.safetensors";
-    save(
-        &below(painter, "unet"),
-        folder,
-        &format!("sdxl/unet/{weights}"),
-    )?;
+    Ok(())
+}
+
+/// The autoencoder, with the factor that its latents were trained at.
+fn vae(models: &Path, trained: &Trained, folder: &Path) -> Result<(), Error> {
     let path = models.join("vae.json");
     let text = fs::read_to_string(&path).map_err(|e| unwritable(&path, &e))?;
     let unread = |e: serde_json::Error| Error::Recipe {
@@ -133,7 +143,7 @@ fn sdxl(
     write(folder, "sdxl/vae/config.json", text.as_bytes())?;
     let vae = trained.autoencoder.all().into_iter();
     let vae = vae.map(|(name, var)| (name, var.as_tensor().clone()));
-    save(&vae.collect(), folder, &format!("sdxl/vae/{weights}"))
+    save(&vae.collect(), folder, &format!("sdxl/vae/{WEIGHTS}"))
 }
 
 /// The network in the layout of released models, into `hyperlora` of a bundle's folder.

@@ -90,25 +90,11 @@ fn a_bundle_that_was_trained_says_to_the_services_what_the_trainer_says() {
     let seen = Seen::of(&world, &trained, who).unwrap();
     let own = network.coefficients(&seen.clip, Some(&seen.faces)).unwrap();
 
-    // The services' side, of the same crops.
-    let part = bundle.hyperlora().unwrap();
-    let encoder = Encoder::load(&part.dir, part.dim_head, &Device::Cpu).unwrap();
-    let tower = ClipVision::load(&bundle.clip_vision().unwrap(), &Device::Cpu).unwrap();
-    let side = tower.image_size() as u32;
-    let crops = &crops_with_base(who, side, recipe.seed ^ 1)[0];
-    let clip = clip_pictures(&[crops.clip()], &Device::Cpu).unwrap();
-    let clip = tower.hidden_states(&clip).unwrap();
-    near(&clip, &seen.clip);
-    let recognizer = face_files(bundle.face().unwrap()).recognizer;
-    let face = RecognizerFile::load(&recognizer).unwrap();
-    let face = Tensor::new(&face.embed(crops.face()).unwrap()[..], &Device::Cpu).unwrap();
-    let face = face.unsqueeze(0).unwrap();
-    near(&face, &seen.faces);
-    let found = encoder.per_photo(&clip, &face).unwrap()[0].normalised();
-    near(&tensor(&found), &own);
-    let blurred = clip_pictures(&[crops.base().unwrap()], &Device::Cpu).unwrap();
-    let blurred = tower.hidden_states(&blurred).unwrap();
-    let found_base = encoder.base_per_photo(&blurred).unwrap()[0].normalised();
+    // The services' side.
+    let found = encoded(&bundle, who, recipe.seed ^ 1);
+    near(&found.clip, &seen.clip);
+    near(&found.face, &seen.faces);
+    near(&tensor(&found.id), &own);
 
     // What the noise is told to be with this person's LoRAs, the trainer's terms beside the files'.
     let ones = Tensor::ones(1, DType::F32, &Device::Cpu).unwrap();
@@ -116,15 +102,7 @@ fn a_bundle_that_was_trained_says_to_the_services_what_the_trainer_says() {
     let other = normalised(&resampler.forward(&seen.base, None).unwrap()).unwrap();
     let parts = [(&network.basis, &own, &ones), (base, &other, &ones)];
     let expected = batch_terms(network.unet, &parts).unwrap();
-    let basis = Released::load(&part.dir, &Device::Cpu).unwrap();
-    let mut stack = Stack::default();
-    for (coefficients, kind) in [(found, Kind::Id), (found_base, Kind::Base)] {
-        let lora = basis.synthesize(&coefficients, kind).unwrap();
-        stack.push(&lora, 1.0).unwrap();
-    }
-    let terms = low_rank_updates(&stack).unwrap().into_iter();
-    let terms = terms.map(|term| (format!("unet.{}", term.matrix), term.down, term.up));
-    let found = network.unet.own_terms(terms.collect()).unwrap();
+    let found = terms(&bundle, network.unet, &found);
     let captions = Captioned::of(&world, &trained).unwrap();
     let latents = trained.latents.all.narrow(0, 0, 1).unwrap();
     let told = |terms: Option<&Unmerged>| {
@@ -145,6 +123,50 @@ fn a_bundle_that_was_trained_says_to_the_services_what_the_trainer_says() {
         dtype: DType::F32,
     };
     load_sdxl(&bundle.sdxl(None).unwrap(), &options).unwrap();
+}
+
+/// One picture as the services see it.
+struct Encoded {
+    clip: Tensor,
+    face: Tensor,
+    id: Coefficients,
+    base: Coefficients,
+}
+
+/// The one picture's crops, whose inexactness follows from the seed, through the bundle's models.
+fn encoded(bundle: &Bundle, who: &[(u64, u64)], seed: u64) -> Encoded {
+    let part = bundle.hyperlora().unwrap();
+    let encoder = Encoder::load(&part.dir, part.dim_head, &Device::Cpu).unwrap();
+    let tower = ClipVision::load(&bundle.clip_vision().unwrap(), &Device::Cpu).unwrap();
+    let side = tower.image_size() as u32;
+    let crops = &crops_with_base(who, side, seed)[0];
+    let clip = clip_pictures(&[crops.clip()], &Device::Cpu).unwrap();
+    let clip = tower.hidden_states(&clip).unwrap();
+    let recognizer = face_files(bundle.face().unwrap()).recognizer;
+    let face = RecognizerFile::load(&recognizer).unwrap();
+    let face = Tensor::new(&face.embed(crops.face()).unwrap()[..], &Device::Cpu).unwrap();
+    let face = face.unsqueeze(0).unwrap();
+    let blurred = clip_pictures(&[crops.base().unwrap()], &Device::Cpu).unwrap();
+    let blurred = tower.hidden_states(&blurred).unwrap();
+    Encoded {
+        id: encoder.per_photo(&clip, &face).unwrap()[0].normalised(),
+        base: encoder.base_per_photo(&blurred).unwrap()[0].normalised(),
+        clip,
+        face,
+    }
+}
+
+/// Both LoRAs of the bundle's basis, as the UNet takes them.
+fn terms(bundle: &Bundle, unet: &UNet, person: &Encoded) -> Unmerged {
+    let basis = Released::load(&bundle.hyperlora().unwrap().dir, &Device::Cpu).unwrap();
+    let mut stack = Stack::default();
+    for (coefficients, kind) in [(&person.id, Kind::Id), (&person.base, Kind::Base)] {
+        let lora = basis.synthesize(coefficients, kind).unwrap();
+        stack.push(&lora, 1.0).unwrap();
+    }
+    let terms = low_rank_updates(&stack).unwrap().into_iter();
+    let terms = terms.map(|term| (format!("unet.{}", term.matrix), term.down, term.up));
+    unet.own_terms(terms.collect()).unwrap()
 }
 
 /// Coefficients as a tensor [1, tokens, k].

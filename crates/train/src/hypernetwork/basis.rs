@@ -100,10 +100,9 @@ impl Basis {
         Ok(())
     }
 
-    /// Each sample's terms, `weight` times those of its coefficients [b, tokens, k], of unit tokens.
-    ///
-    /// # Errors
-    /// Shapes that do not fit; a failing device.
+    /// Each sample's terms, `weight` times those of its coefficients [b, tokens, k], of unit tokens: what [`batch_terms`] is
+    /// compared with.
+    #[cfg(test)]
     pub fn own_terms(
         &self,
         unet: &UNet,
