@@ -110,6 +110,13 @@ impl Judge {
     /// # Errors
     /// No such file, a damaged one, missing tensors and wrong shapes.
     pub fn read(path: &Path, device: &Device) -> Result<Judge, Error> {
+        if path.extension().is_none_or(|kind| kind != "safetensors") || !path.is_file() {
+            return Err(Error::Checkpoint {
+                path: path.to_owned(),
+                reason: "expected the judge.safetensors that `likeness train judge` wrote"
+                    .to_owned(),
+            });
+        }
         let stem = path.file_stem().unwrap_or_default().to_string_lossy();
         let folder = path.parent().unwrap_or(Path::new("."));
         let weights = Weights::open(folder, &stem, device, DType::F32)?;

@@ -41,9 +41,13 @@ impl Drop for Running {
 }
 
 pub fn demo(workspace: &Workspace, photos: &[PathBuf], bundle: Option<&Path>) -> Result<()> {
+    let photos = absolute(workspace, photos)?;
+    // Before minutes of building.
+    for photo in &photos {
+        sheet::picture(photo)?;
+    }
     workspace.tools()?;
     let [likeness] = workspace.build(["likeness"])?;
-    let photos = absolute(workspace, photos)?;
     let bundle = bundle.map(std::path::absolute).transpose()?;
     let mut stages = Stages::begin();
     let slot = claim_slot(&workspace.target.join("demo"))?;

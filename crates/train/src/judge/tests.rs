@@ -41,6 +41,12 @@ fn it_is_small_and_comes_back_from_its_file() {
         .collect();
     candle_core::safetensors::save(&tensors, &path).unwrap();
     let again = Judge::read(&path, &Device::Cpu).unwrap();
+    let other = folder.path().join("judge.md");
+    std::fs::copy(&path, &other).unwrap();
+    for wrong in [other, folder.path().join("nobody.safetensors")] {
+        let refused = Judge::read(&wrong, &Device::Cpu).err().unwrap();
+        assert!(refused.to_string().contains("likeness train judge"));
+    }
     let large = draw(&Identity::drawn(1), &Setting::drawn(2), 128);
     let pictures = [spoilt(&[(1, 2)], 1, 1).remove(0), large];
     let told = judge.tell(&pictures).unwrap();

@@ -47,7 +47,12 @@ pub fn picture(file: &Path) -> Result<RgbImage> {
     let opened = reader.map_err(image::ImageError::from);
     let picture = opened
         .and_then(image::ImageReader::decode)
-        .with_context(|| format!("cannot read {}", file.display()))?;
+        .with_context(|| {
+            format!(
+                "{}: expected a whole JPEG, PNG or WebP file",
+                file.display()
+            )
+        })?;
     Ok(picture.to_rgb8())
 }
 
