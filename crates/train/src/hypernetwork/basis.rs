@@ -102,6 +102,9 @@ impl Basis {
 
     /// Each sample's terms, `weight` times those of its coefficients [b, tokens, k], of unit tokens: what [`batch_terms`] is
     /// compared with.
+    ///
+    /// # Errors
+    /// Shapes that do not fit; a failing device.
     #[cfg(test)]
     pub fn own_terms(
         &self,
